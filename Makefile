@@ -1,0 +1,104 @@
+# minisgl: one Makefile. `make help` tells the targets.
+#
+# Everything goes to build/ (or build/<variant> for sanitizers). Sources are found, not listed; a file's name
+# may end in the instruction set it needs (x_avx2.c, x_avx512.c, x_avx512bf16.c), and only that file gets the flags.
+
+VARIANT ?=
+B := build$(if $(VARIANT),/$(VARIANT))
+CC ?= gcc
+PREFIX ?= /usr/local
+
+WARN := -Wall -Wextra -Werror -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes -Wshadow -Wvla
+CFLAGS ?= -O2 -g
+BASE_CFLAGS := -std=c11 -D_GNU_SOURCE -Isrc -I$(B)/gen -fno-math-errno -pthread $(WARN)
+LDLIBS := -lyajl -ljansson -lpcre2-8 -lutf8proc -levent_core -levent_extra -levent_pthreads -levent_openssl -lssl -lcrypto -lm -pthread
+SAN_address := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+SAN_undefined := -fsanitize=undefined -fno-sanitize-recover=undefined
+SAN_thread := -fsanitize=thread
+SAN := $(SAN_$(SANITIZER))
+
+SRC := $(filter-out src/dev/cuda/%,$(sort $(shell find src -name '*.c')))
+# Instruction-set files are for x86-64 only; dispatch.c knows what was compiled in.
+MACHINE := $(shell $(CC) -dumpmachine)
+ifeq ($(filter x86_64%,$(MACHINE)),)
+SRC := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c,$(SRC))
+endif
+OBJ := $(SRC:src/%.c=$(B)/obj/%.o)
+LIBOBJ := $(filter-out $(B)/obj/main.o,$(OBJ))
+UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
+FUZZ := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+BENCH := $(patsubst bench/%.c,$(B)/bench/%,$(wildcard bench/ops/*.c bench/text/*.c bench/sched/*.c))
+
+.PHONY: all help test unit bench fuzz asan tsan ubsan cuda install clean deps-check
+all: $(B)/minisgl
+
+help:
+	@echo 'make            build/minisgl'
+	@echo 'make test       build and run the unit and end-to-end tests'
+	@echo 'make unit       the unit tests alone'
+	@echo 'make bench      build the benchmarks into build/bench'
+	@echo 'make fuzz       the fuzz targets (clang), into build/fuzz'
+	@echo 'make asan tsan ubsan   the unit tests under a sanitizer'
+	@echo 'make cuda       the CUDA backend (needs nvcc)'
+	@echo 'make install PREFIX=/usr/local'
+
+$(B)/obj/%_avx2.o: ISA := -mavx2 -mfma -mf16c -mbmi2
+$(B)/obj/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -mbmi2
+$(B)/obj/%_avx512bf16.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mavx2 -mfma -mf16c -mbmi2
+
+$(B)/obj/%.o: src/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(BASE_CFLAGS) $(CFLAGS) $(SAN) $(ISA) -MMD -MP -c $< -o $@
+
+$(B)/libminisgl.a: $(LIBOBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(B)/minisgl: $(B)/obj/main.o $(B)/libminisgl.a
+	$(CC) $(CFLAGS) $(SAN) $^ $(LDLIBS) -o $@
+
+$(B)/unit/%: tests/unit/%.c $(B)/libminisgl.a
+	@mkdir -p $(@D)
+	$(CC) $(BASE_CFLAGS) $(CFLAGS) $(SAN) -Itests/unit -MMD -MP $< $(B)/libminisgl.a $(LDLIBS) -lcmocka -o $@
+
+$(B)/bench/%: bench/%.c $(B)/libminisgl.a
+	@mkdir -p $(@D)
+	$(CC) $(BASE_CFLAGS) $(CFLAGS) $(SAN) -MMD -MP $< $(B)/libminisgl.a $(LDLIBS) -o $@
+
+bench: $(BENCH)
+
+unit: $(UNIT)
+	@tests/run-unit $(UNIT)
+
+test: all
+	@./test --no-install
+
+asan:
+	@$(MAKE) --no-print-directory unit VARIANT=asan SANITIZER=address CFLAGS='-O1 -g'
+ubsan:
+	@$(MAKE) --no-print-directory unit VARIANT=ubsan SANITIZER=undefined CFLAGS='-O1 -g'
+tsan:
+	@$(MAKE) --no-print-directory unit VARIANT=tsan SANITIZER=thread CFLAGS='-O1 -g'
+
+# Fuzz targets are libFuzzer programs; every source is compiled again with coverage.
+$(B)/fuzz/%: tests/fuzz/%.c $(wildcard src/*/*.h)
+	@$(MAKE) --no-print-directory fuzz-lib VARIANT=fuzzlib CC=clang CFLAGS='-O1 -g -fsanitize=fuzzer-no-link,address,undefined'
+	@mkdir -p $(@D)
+	clang $(BASE_CFLAGS) -O1 -g -fsanitize=fuzzer,address,undefined $< build/fuzzlib/libminisgl.a $(LDLIBS) -o $@
+.PHONY: fuzz-lib
+fuzz-lib: $(B)/libminisgl.a
+fuzz: $(FUZZ)
+
+cuda:
+	@if [ -d src/dev/cuda ]; then $(MAKE) --no-print-directory -C src/dev/cuda; \
+	else echo 'make cuda: this version has no CUDA backend yet; the CPU backend is complete'; fi
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/minisgl
+	install -m 755 $(B)/minisgl $(DESTDIR)$(PREFIX)/bin/minisgl
+	cp -r models $(DESTDIR)$(PREFIX)/share/minisgl/
+
+clean:
+	rm -rf build
+
+-include $(OBJ:.o=.d) $(UNIT:=.d) $(BENCH:=.d)

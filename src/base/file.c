@@ -1,0 +1,93 @@
+/* file.c: see file.h. No state. Refuses everything that is not a regular file: a FIFO would hang the start and
+ * /dev/zero never ends. */
+#include "base/file.h"
+
+#include "base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int open_regular(const char *path, size_t *size, struct err *e) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return err_input(e, "cannot open %s: %s", path, strerror(errno));
+    struct stat st;
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+        close(fd);
+        return err_input(e, "%s is not a regular file", path);
+    }
+    *size = (size_t)st.st_size;
+    return fd;
+}
+
+int file_read(const char *path, size_t max, char **out, size_t *n, struct err *e) {
+    size_t size, got = 0;
+    int fd = open_regular(path, &size, e);
+    if (fd < 0) return -1;
+    if (size > max) {
+        close(fd);
+        return err_input(e, "%s has %zu bytes; at most %zu are accepted", path, size, max);
+    }
+    char *p = mem_alloc(size + 1);
+    while (got < size) {
+        ssize_t r = read(fd, p + got, size - got);
+        if (r < 0 && errno == EINTR) continue;
+        if (r <= 0) break;
+        got += (size_t)r;
+    }
+    close(fd);
+    if (got < size) {
+        free(p);
+        return err_machine(e, "%s: read %zu of %zu bytes", path, got, size);
+    }
+    p[size] = 0;
+    *out = p;
+    *n = size;
+    return 0;
+}
+
+int file_map_open(struct file_map *m, const char *path, struct err *e) {
+    size_t size;
+    int fd = open_regular(path, &size, e);
+    if (fd < 0) return -1;
+    *m = (struct file_map){.data = "", .len = 0};
+    if (size) {
+        void *p = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+        if (p == MAP_FAILED) {
+            close(fd);
+            return err_machine(e, "cannot map %s: %s", path, strerror(errno));
+        }
+        *m = (struct file_map){.data = p, .len = size};
+    }
+    close(fd);
+    return 0;
+}
+
+void file_map_close(struct file_map *m) {
+    if (m->len) munmap((void *)m->data, m->len);
+    *m = (struct file_map){0};
+}
+
+bool file_exists(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+bool dir_exists(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+char *path_join(const char *dir, const char *name) {
+    size_t d = strlen(dir), n = strlen(name);
+    char *p = mem_alloc(d + n + 2);
+    memcpy(p, dir, d);
+    if (d && dir[d - 1] != '/') p[d++] = '/';
+    memcpy(p + d, name, n + 1);
+    return p;
+}

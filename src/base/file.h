@@ -1,0 +1,24 @@
+/* file.h: whole files, read or mapped. Errors name the file and the reason. */
+#ifndef MINISGL_BASE_FILE_H
+#define MINISGL_BASE_FILE_H
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Read a regular file of at most max bytes; *out is NUL-terminated behind *n bytes; the caller frees it. */
+int file_read(const char *path, size_t max, char **out, size_t *n, struct err *e);
+
+struct file_map {
+    const char *data;
+    size_t len;
+};
+/* Map a regular file read-only. The pages come from the page cache; close unmaps. An empty file maps to len 0. */
+int file_map_open(struct file_map *m, const char *path, struct err *e);
+void file_map_close(struct file_map *m);
+
+bool file_exists(const char *path);                    /* a readable regular file */
+bool dir_exists(const char *path);
+char *path_join(const char *dir, const char *name);    /* "dir/name"; the caller frees it */
+
+#endif

@@ -1,0 +1,2 @@
+/* main.c: the subcommands. */
+int main(void) { return 2; }
