@@ -28,7 +28,7 @@ static void json_strings_are_always_valid(void **state) {
     (void)state;
     struct buf b;
     buf_init(&b, 1000);
-    buf_add_json(&b, "a\"\\\n\x01\xc3\xa9\xff\xe2\x82", 11);
+    buf_add_json(&b, "a\"\\\n\x01\xc3\xa9\xff\xe2\x82", 10);
     assert_string_equal(buf_str(&b), "\"a\\\"\\\\\\n\\u0001\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"");
     buf_release(&b);
 }
