@@ -1,0 +1,162 @@
+/* dev.h: the contract between the decoder and a device: the operators, the step program, and how a step runs.
+ *
+ * A device (one rank: a GPU, or a share of the CPU cores) is given at load time
+ *   - struct dev_shape: what it must have room for,
+ *   - struct dev_program: the operators of one step, in order; the decoder (model/decoder.c) writes it once.
+ * and then runs batches. It owns the KV cache, the page tables, the sampling parameters and the last sample of
+ * every slot, and all activation buffers. Nothing is allocated after `load`.
+ *
+ * Makers: cpu (dev/cpu: `ref`, slow and obvious, the oracle, and the fast paths), later cuda (a shared object).
+ *
+ * Letters: T tokens of the step, S sequences, R rows wanting logits, H query heads, K KV heads, D head dim, E hidden, F ffn,
+ * V vocabulary, P page size, X experts. Head and ffn counts are this rank's share.
+ *
+ * The law of arithmetic (CPU makers; for one instruction set the same bits whatever the batch, the chunk, the
+ * threads or the tile; instruction sets agree within a bound):
+ *   - an output of LINEAR is one chain over k, ascending, in float32 (bf16-dot instructions: over pairs of k);
+ *     OP_LINEAR with k_slices = 8 sums eight chains over equal K slices in the tree ((0+1)+(2+3))+((4+5)+(6+7)),
+ *     so that tensor-parallel ranks that hold 4, 2 or 1 slices each reach the same sum by an all-reduce in tree order;
+ *   - attention reduces over absolute blocks of 64 positions, block after block, one (token, head) never split;
+ *   - a piece of work handed to a thread never splits a reduction.
+ * Activations between operators are float32. A bf16-dot LINEAR rounds its input to bf16 (nearest even). */
+#ifndef MINISGL_DEV_DEV_H
+#define MINISGL_DEV_DEV_H
+#include "base/err.h"
+#include "flow/batch.h"
+#include "flow/result.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { DEV_ABI = 1 };
+
+enum dtype { DT_F32, DT_BF16, DT_F16 };
+static inline size_t dtype_size(enum dtype t) { return t == DT_F32 ? 4 : 2; }
+const char *dtype_name(enum dtype t); /* "float32", "bfloat16", "float16" */
+
+/* A weight, [n, k] row-major with row stride ld (elements). A vector is [1, k]. data == NULL: the model has none. */
+struct view {
+    const void *data;
+    enum dtype dtype;
+    int32_t n, k;
+    int64_t ld;
+};
+
+/* Activation buffers of a step, float32, one row a token (BUF_ROWS and BUF_LOGITS: one row a logits row).
+ * Their widths are in dev_shape. */
+enum buf_id {
+    BUF_NONE,
+    BUF_H,      /* [T, E] the residual stream */
+    BUF_X,      /* [T, E] the normed input of a block */
+    BUF_QKV,    /* [T, (H + 2 K) D]: q, k, v side by side */
+    BUF_ATT,    /* [T, H D] */
+    BUF_GU,     /* [T, 2 F]: gate, up */
+    BUF_FF,     /* [T, F] */
+    BUF_Y,      /* [T, E] the output of a block, before it is added to the residual */
+    BUF_ROWS,   /* [R, E] the rows that want logits */
+    BUF_LOGITS, /* [R, V] */
+    BUF_COUNT
+};
+
+enum op_kind {
+    OP_EMBED,     /* out[T,E] = w[0][token]; w[0] is [V, E] */
+    OP_NORM,      /* if (in2 != BUF_NONE) in += in2; out = in / rms(in, eps) * w[0]. `in` is the residual, updated in place */
+    OP_LINEAR,    /* out = in . [w0; w1; w2]^T (+ bias0..2): up to three weights side by side, N = n0 + n1 + n2; k_slices 1 or 8 */
+    OP_ROPE_KV,   /* on BUF_QKV in place: optional RMS norm of each q and k head (w[0] [1,D], w[1] [1,D], eps), rotate
+                     q and k (halves: element i pairs with i + D/2), then store k and v of the new tokens into the KV pages */
+    OP_ATTENTION, /* out[T, H D] from BUF_QKV's q and the KV pages: causal, softmax(q.k * scale), `window` newest positions
+                     only when window > 0 (position j is seen from p when p - j < window) */
+    OP_SILU_MUL,  /* out[T,F] = silu(gate) * up from BUF_GU */
+    OP_MOE,       /* out[T,E] = sum over the top_k experts e of p_e * down_e(silu(gate_e x) * up_e x);
+                     router w[0] [X, E]; p = softmax over all X in f32, the top_k largest, ties to the lower id; divided by their
+                     sum when norm_topk; experts are views experts[3 * e + {0: gate [F,E], 1: up [F,E], 2: down [E,F]}];
+                     down uses k_slices; experts are added in the order of their rank (most likely first) */
+    OP_REDUCE,    /* all-reduce of buffer `in` over the ranks, float32, tree order (nothing at one rank) */
+    OP_ROWS,      /* out[R,E] = the rows of `in` that want logits (each sequence's last new token) */
+    OP_SAMPLE     /* BUF_LOGITS to result rows, and into the last-sample table by slot */
+};
+
+struct op {
+    enum op_kind kind;
+    int32_t layer; /* of the model; KV layer for ROPE_KV and ATTENTION; -1 outside */
+    enum buf_id in, in2, out;
+    struct view w[3], bias[3];
+    float eps;
+    int32_t k_slices;       /* LINEAR, MOE's down: 1, or 8 for row-parallel weights (K / 8 whole) */
+    int32_t window;         /* ATTENTION: 0 = none */
+    float scale;            /* ATTENTION */
+    const struct view *experts; /* MOE: [3 X] */
+    int32_t n_experts, top_k;   /* MOE */
+    bool norm_topk;             /* MOE */
+};
+
+/* Rotary embedding: angle(p, i) = (float)p * inv_freq[i] in float32; cos and sin are multiplied by `scale`
+ * (yarn's attention factor). dynamic_max > 0 (rope type "dynamic"): a position p >= dynamic_max uses the base of a sequence
+ * of length p + 1: base' = theta * (factor * (p+1) / dynamic_max - (factor - 1)) ^ (D / (D - 2)), inv_freq from base'. */
+struct rope {
+    int32_t dim;           /* D (whole heads are rotated) */
+    const float *inv_freq; /* [D / 2] */
+    float scale;
+    int32_t dynamic_max;
+    float dynamic_theta, dynamic_factor;
+};
+
+/* What the device must have room for; sizes of this rank. */
+struct dev_shape {
+    int32_t n_layers, n_heads, n_kv_heads, head_dim, hidden, ffn, vocab; /* ffn: the widest row of BUF_FF */
+    int32_t max_len;     /* longest sequence: positions < max_len */
+    int32_t page_size;   /* P */
+    int32_t n_pages;     /* pages of the KV cache; page 0 is the dummy page and is never given out */
+    enum dtype kv_dtype; /* CPU: float32, bf16, f16 */
+    struct batch_limits limits;
+    struct rope rope;
+};
+
+struct dev_program {
+    const struct op *ops; /* [n_ops], constant while the device lives */
+    int32_t n_ops;
+};
+
+struct comm; /* comm/comm.h */
+
+/* How a device is opened. */
+struct dev_args {
+    int32_t rank, n_ranks;
+    struct comm *comm;   /* NULL at one rank */
+    int32_t n_threads;   /* CPU: compute threads of this rank, the calling rank thread included */
+    const char *isa;     /* CPU: NULL or "auto"; "ref", "generic", "avx2", "avx512", "avx512bf16" */
+};
+
+struct dev; /* the maker's own */
+
+/* One maker of devices. All calls for one device come from its rank thread, except where said. */
+struct dev_maker {
+    uint32_t abi;
+    const char *build_id; /* must equal the program's own */
+    const char *name;     /* "cpu", "cuda" */
+
+    int (*open)(struct dev **out, const struct dev_args *args, struct err *e);
+    void (*close)(struct dev *d);
+    /* One line for the log: "cpu avx512bf16, 2 threads". Lives as long as the device. */
+    const char *(*describe)(const struct dev *d);
+    /* Bytes that load() will take for the KV cache and for everything else, before it is done. */
+    void (*plan)(const struct dev *d, const struct dev_shape *shape, size_t *kv_bytes, size_t *other_bytes);
+    /* Take the program; allocate everything. May be called again with another program (tests): the old state is dropped. */
+    int (*load)(struct dev *d, const struct dev_shape *shape, const struct dev_program *prog, struct err *e);
+
+    /* Run one step. launch returns at once where the device is asynchronous (CPU: it does the work before it
+     * returns); b must stay unchanged until collect returned. collect waits and fills r (rows is r->rows [max_seqs]).
+     * At most two steps may be launched and not collected. -1: the machine is broken. */
+    int (*launch)(struct dev *d, const struct batch *b, struct err *e);
+    int (*collect)(struct dev *d, struct result *r, struct err *e);
+
+    /* For tests and selftest: write and read activation buffers (float32, rows x width), between steps of a
+     * program without OP_EMBED. `rows` as T or R. KV pages are read through ROPE_KV and ATTENTION only. */
+    int (*poke)(struct dev *d, enum buf_id buf, const float *data, size_t n);
+    int (*peek)(struct dev *d, enum buf_id buf, float *data, size_t n);
+};
+
+extern const struct dev_maker dev_cpu; /* dev/cpu/cpu.c */
+
+#endif

@@ -1,0 +1,58 @@
+/* mail.h: how requests reach the scheduler thread and how news comes back. Two boxes, both taken whole:
+ * the receiver gets everything that lies there at once and is woken once. */
+#ifndef MINISGL_FLOW_MAIL_H
+#define MINISGL_FLOW_MAIL_H
+#include "flow/request.h"
+
+#include <pthread.h>
+
+/* ---- inbox: many senders, one receiver (the scheduler thread) ---- */
+
+struct inbox {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct request *first, **last; /* new requests in order of arrival */
+    bool news;                     /* something to look at: a request, a cancel, a drain */
+    bool draining;                 /* no more requests are coming; the scheduler ends when it is idle */
+    int n_waiting;                 /* requests lying here */
+};
+
+void inbox_init(struct inbox *in);
+void inbox_release(struct inbox *in);
+/* Hand a request over. Any thread. Returns false (nothing happened) when the inbox is draining. */
+bool inbox_push(struct inbox *in, struct request *r);
+/* Set r->cancelled and wake the scheduler; its slot is free within one step. Any thread; r must not be finished
+ * in the front end's eyes. */
+void inbox_cancel(struct inbox *in, struct request *r);
+void inbox_drain_begin(struct inbox *in);
+/* The scheduler's: take all requests, linked by next_in (NULL when none). With wait, sleep until there is news.
+ * *draining tells whether the inbox is closed for more. */
+struct request *inbox_take(struct inbox *in, bool wait, bool *draining);
+
+/* ---- outbox: one sender (the scheduler thread), one receiver (an I/O thread, or a CLI) ---- */
+
+struct outbox {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct request *first, **last; /* requests with news, each at most once */
+    int event_fd;                  /* readable when there is news */
+};
+
+/* What outbox_take copies of a request under the lock. Everything in out_tokens[0..n_out) is stable. */
+struct news {
+    struct request *req;
+    int32_t n_out;
+    enum finish finish; /* not FINISH_NONE: the last news of this request, it belongs to the front end again */
+};
+
+int outbox_init(struct outbox *out); /* -1 when no eventfd can be had */
+void outbox_release(struct outbox *out);
+/* The receiver's: up to max pieces of news into list; returns how many. With wait, sleeps until there is one.
+ * Call again until it returns less than max. */
+int outbox_take(struct outbox *out, struct news *list, int max, bool wait);
+/* The scheduler's: lock once a step, change requests and post them, unlock (wakes the receiver if anything was posted). */
+void outbox_lock(struct outbox *out);
+void outbox_post(struct outbox *out, struct request *r);
+void outbox_unlock(struct outbox *out);
+
+#endif
