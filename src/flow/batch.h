@@ -35,6 +35,7 @@ struct batch_seq {
 /* A slot taken at the start of this step: what the device keeps for it. */
 struct batch_slot {
     int32_t slot;
+    int32_t reserved; /* 0 */
     struct sampling sampling;
 };
 

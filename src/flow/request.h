@@ -22,6 +22,7 @@ struct sampling {
     int32_t top_k; /* 0: off */
     uint64_t seed;
     int32_t n_logprobs; /* -1: none wanted; else the chosen token's and the n most likely (0..LOGPROBS_MAX) */
+    int32_t reserved;   /* 0: no padding, since batches are checksummed bytewise */
 };
 
 enum finish {
