@@ -55,7 +55,6 @@ struct request {
     int32_t max_tokens;      /* >= 1; n_prompt + max_tokens <= context length */
     const int32_t *stop_ids; /* [n_stop_ids], EOS ids included unless ignored; at most STOP_IDS_MAX */
     int32_t n_stop_ids;
-    int32_t min_tokens;      /* stop ids do not end the request before that many tokens */
     struct sampling sampling;
     struct outbox *outbox;   /* where news goes */
     void *owner;             /* the front end's own; never touched by anyone else */

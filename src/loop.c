@@ -1,0 +1,59 @@
+/* loop.c: see loop.h. Everything here belongs to the scheduler thread; it sleeps only in inbox_take, when there is
+ * nothing to compute. */
+#include "loop.h"
+
+#include "base/mem.h"
+
+#include <stdlib.h>
+
+void loop_init(struct loop *l, struct inbox *inbox, struct sched *sched, struct engine *engine,
+               const struct batch_limits *limits, bool overlap) {
+    *l = (struct loop){.inbox = inbox, .sched = sched, .engine = engine, .overlap = overlap};
+    for (int i = 0; i < 2; i++) l->batch[i] = batch_init(mem_aligned(64, batch_size(limits)), limits);
+}
+
+void loop_release(struct loop *l) {
+    for (int i = 0; i < 2; i++) free(l->batch[i]);
+}
+
+/* Returns false when the inbox is closed and all work is done. */
+static bool inbox_drain(struct loop *l) {
+    bool draining, idle = l->under_way == 0 && sched_idle(l->sched);
+    struct request *r = inbox_take(l->inbox, idle, &draining);
+    bool any = r != NULL;
+    while (r) {
+        struct request *next = r->next_in;
+        sched_add(l->sched, r);
+        r = next;
+    }
+    return any || !idle || !draining;
+}
+
+static int commit_oldest(struct loop *l, struct err *e) {
+    const struct batch *b = l->batch[(l->turn + (unsigned)l->under_way) & 1];
+    const struct result *r;
+    if (engine_collect(l->engine, &r, e)) return -1;
+    sched_commit(l->sched, b, r);
+    l->under_way--;
+    return 0;
+}
+
+static int loop_step(struct loop *l, struct err *e) {
+    struct batch *b = l->batch[l->turn & 1];
+    bool planned = sched_plan(l->sched, b);
+    if (planned) {
+        if (engine_launch(l->engine, b, e)) return -1;
+        l->under_way++;
+        l->turn++;
+    }
+    bool wait_for_it = l->under_way > 1 || !planned || !l->overlap;
+    if (l->under_way && wait_for_it && commit_oldest(l, e)) return -1;
+    sched_flush(l->sched);
+    return 0;
+}
+
+int loop_run(struct loop *l, struct err *e) {
+    while (inbox_drain(l))
+        if (loop_step(l, e)) return -1;
+    return 0;
+}

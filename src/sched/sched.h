@@ -1,0 +1,58 @@
+/* sched.h: who computes what in the next step. Pure C on integers: no device, no model, no text; it runs as well
+ * under a simulator's clock. One thread owns it (the scheduler's); nothing here locks or waits.
+ *
+ * The life of a request:
+ *
+ *   sched_add -> WAITING --admitted: a slot--> RUNNING: prefill chunks, then one token a step
+ *                   ^                             |  |
+ *                   '---- retracted: no pages ----'  '-- finish known --> leaving --> gone
+ *
+ * A step is planned (sched_plan fills a batch), launched by the caller, and later committed with its result. At most two
+ * steps are planned and not committed (overlap scheduling): a sequence may so be planned once more after the token
+ * that ends it; that token is dropped. Slot and pages are freed exactly once, when a leaving
+ * sequence is in no planned step any more. */
+#ifndef MINISGL_SCHED_SCHED_H
+#define MINISGL_SCHED_SCHED_H
+#include "flow/batch.h"
+#include "flow/request.h"
+#include "flow/result.h"
+#include "flow/stats.h"
+
+#include <stdbool.h>
+
+struct sched_args {
+    int32_t max_running;  /* slots */
+    int32_t max_prefill;  /* prompt tokens of one step, less its decodes */
+    int32_t max_len;      /* tokens of one sequence; n_pages must hold one such sequence */
+    int32_t page_size;
+    int32_t n_pages;      /* the dummy page 0 included */
+    struct stats *stats;  /* may be NULL */
+};
+
+struct sched;
+
+struct sched *sched_new(const struct sched_args *args);
+void sched_free(struct sched *s);
+/* The capacities that batches for this scheduler must have. */
+struct batch_limits sched_limits(const struct sched_args *args);
+
+/* A new request. It must fit: n_prompt >= 1, n_prompt + max_tokens <= max_len (checked at the front door; BUG here). */
+void sched_add(struct sched *s, struct request *r);
+
+/* Plan one step into b (reset here). False: there is nothing to compute now. */
+bool sched_plan(struct sched *s, struct batch *b);
+
+/* Take in the result of the oldest planned step. */
+void sched_commit(struct sched *s, const struct batch *b, const struct result *r);
+
+/* Requests waiting, running or leaving. */
+int32_t sched_count(const struct sched *s);
+bool sched_idle(const struct sched *s); /* none of them */
+
+/* Publish what changed since the last call to the requests' outboxes: one lock and one wake-up for each box. */
+void sched_flush(struct sched *s);
+
+/* Check every invariant (slow; tests): BUG() when one is broken. */
+void sched_check(const struct sched *s);
+
+#endif
