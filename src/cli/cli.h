@@ -1,0 +1,12 @@
+/* cli.h: the subcommands. Each gets argv with argv[0] the subcommand's name and returns the exit code:
+ * 0, 1 (broken machine), 2 (wrong request). */
+#ifndef MINISGL_CLI_CLI_H
+#define MINISGL_CLI_CLI_H
+#include "base/err.h"
+
+int cmd_help(int argc, char **argv);
+
+/* Say *e on standard error and give the exit code of its kind. */
+int cli_fail(const struct err *e);
+
+#endif

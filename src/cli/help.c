@@ -1,0 +1,45 @@
+/* help.c: `minisgl help [SUBCOMMAND] [--json|--markdown]`, and how every subcommand says what went wrong. */
+#include "cli/cli.h"
+#include "opt.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char usage[] =
+    "usage: minisgl [serve] [options]            serve a model through the OpenAI API\n"
+    "       minisgl generate [options] [PROMPT]  answer a prompt, or JSON lines from standard input\n"
+    "       minisgl tokenize [options]           JSON strings to token ids, or back\n"
+    "       minisgl template [options]           chat messages to the prompt that the model sees\n"
+    "       minisgl dummy [options]              write a checkpoint of random weights\n"
+    "       minisgl help [SUBCOMMAND] [--json|--markdown]\n"
+    "       minisgl version";
+
+int cli_fail(const struct err *e) {
+    fprintf(stderr, "ERROR: %s\n", e->text);
+    return e->kind == ERR_MACHINE ? 1 : 2;
+}
+
+int cmd_help(int argc, char **argv) {
+    static const struct {
+        const char *name;
+        unsigned command;
+    } subs[] = {{"serve", CMD_SERVE}, {"generate", CMD_GENERATE}, {"tokenize", CMD_TOKENIZE},
+                {"template", CMD_TEMPLATE}, {"dummy", CMD_DUMMY}, {"help", CMD_HELP}};
+    struct options o;
+    struct err e;
+    if (options_parse(&o, CMD_HELP, argc, argv, &e)) return cli_fail(&e);
+    unsigned command = CMD_SERVE;
+    if (o.positional) {
+        command = 0;
+        for (size_t i = 0; i < sizeof subs / sizeof *subs; i++)
+            if (!strcmp(subs[i].name, o.positional)) command = subs[i].command;
+        if (!command) {
+            err_input(&e, "there is no subcommand '%s'; `minisgl help` lists them", o.positional);
+            return cli_fail(&e);
+        }
+    }
+    if (o.json) options_json(stdout);
+    else if (o.markdown) options_markdown(stdout);
+    else options_help(stdout, command, usage);
+    return 0;
+}

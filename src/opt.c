@@ -1,0 +1,370 @@
+/* opt.c: the option table and what reads it. No state. Refuses values out of range, unknown and ambiguous names, and options
+ * whose feature this version does not have: nothing is accepted and ignored. */
+#include "opt.h"
+
+#include "base/buf.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum kind { TEXT, INT, REAL, FLAG, CHOICE };
+
+struct row {
+    const char *name;    /* without the dashes; the first word of names is shown first */
+    const char *aliases; /* blank-separated */
+    const char *env;     /* NULL: none */
+    enum kind kind;
+    size_t at;
+    double min, max;     /* INT, REAL */
+    const char *arg;     /* how the value is called; CHOICE: "a|b|c" */
+    const char *def;     /* text of the default; NULL: none. "auto" for a number is -1 */
+    unsigned commands;
+    const char *help;
+    const char *later;   /* any value but the default is refused with this sentence */
+};
+
+#define AT(field) offsetof(struct options, field)
+#define ONE_GPU_LATER "it matters on GPUs only, and the CUDA backend comes with a later version"
+
+static const struct row rows[] = {
+    {"model", "model-path", NULL, TEXT, AT(model), 0, 0, "DIR|NAME", "builtin", CMD_ALL & ~CMD_HELP,
+     "the model: a Hugging Face checkpoint folder, or the name of a known shape (with --dummy-weight); `builtin` is the "
+     "small help-desk model that comes with the program", NULL},
+    {"host", "", NULL, TEXT, AT(host), 0, 0, "ADDRESS", "0.0.0.0", CMD_SERVE, "address to listen on", NULL},
+    {"port", "", NULL, INT, AT(port), 0, 65535, "N", "1919", CMD_SERVE,
+     "port of the API server; 0 takes a free one and says which", NULL},
+    {"api-key", "", "MINISGL_API_KEY", TEXT, AT(api_key), 0, 0, "KEY", NULL, CMD_SERVE,
+     "clients must send `Authorization: Bearer KEY`; without it anyone who reaches the port can use the server", NULL},
+    {"served-model-name", "", NULL, TEXT, AT(served_model_name), 0, 0, "NAME", NULL, CMD_SERVE,
+     "the model's name in the API (default: as given to --model)", NULL},
+    {"tp", "tp-size tensor-parallel-size", NULL, INT, AT(tp), 1, 64, "N", "1", CMD_RUNS,
+     "tensor parallelism: split the model over N GPUs (2, 4 or 8)",
+     "tensor parallelism comes with a later version; this one runs with --tp 1"},
+    {"device", "", NULL, CHOICE, AT(device), 0, 0, "auto|cpu|cuda", "auto", CMD_RUNS,
+     "where to compute: `auto` takes the GPU when there is one, else the CPU", NULL},
+    {"threads", "", NULL, INT, AT(threads), 1, 1024, "N", "auto", CMD_RUNS,
+     "CPU compute threads (default: the cores this process may use)", NULL},
+    {"cpu-isa", "", "MINISGL_CPU_ISA", CHOICE, AT(cpu_isa), 0, 0, "auto|ref|generic|avx2|avx512|avx512bf16", "auto",
+     CMD_RUNS, "instruction set of the CPU kernels; `ref` is the slow reference", NULL},
+    {"dtype", "", NULL, CHOICE, AT(dtype), 0, 0, "auto|float16|bfloat16|float32", "auto", CMD_RUNS,
+     "number format of weights and KV cache; `auto` takes the checkpoint's", NULL},
+    {"memory-ratio", "gpu-memory-utilization mem-fraction-static", NULL, REAL, AT(memory_ratio), 0.01, 0.99, "SHARE",
+     "0.9", CMD_RUNS, "share of the free memory that weights and KV cache may take together; lower it when memory is short",
+     NULL},
+    {"max-running-requests", "max-num-seqs", NULL, INT, AT(max_running), 1, 4096, "N", "256", CMD_RUNS,
+     "requests that are computed at the same time; more wait in the queue", NULL},
+    {"max-queued-requests", "", NULL, INT, AT(max_queued), 1, 1000000, "N", "1024", CMD_SERVE,
+     "requests that may wait; one more is answered 429 at once", NULL},
+    {"max-seq-len-override", "max-model-len context-length", NULL, INT, AT(max_seq_len), 1, 16777216, "N", "auto",
+     CMD_RUNS, "longest sequence, prompt and answer together (default: what the model was made for)", NULL},
+    {"max-prefill-length", "max-extend-length chunked-prefill-size max-num-batched-tokens", NULL, INT, AT(max_prefill),
+     1, 1048576, "N", "auto", CMD_RUNS,
+     "chunked prefill: prompt tokens computed in one step (default: 8192 on a GPU, 512 on the CPU)", NULL},
+    {"page-size", "block-size", NULL, INT, AT(page_size), 1, 256, "N", "16", CMD_RUNS, "tokens in one page of the KV cache",
+     NULL},
+    {"num-pages", "", NULL, INT, AT(num_pages), 2, 1000000000, "N", "auto", CMD_RUNS,
+     "pages of the KV cache (default: what --memory-ratio leaves)", NULL},
+    {"cache-type", "", NULL, CHOICE, AT(cache_type), 0, 0, "naive|radix", "naive", CMD_RUNS,
+     "prefix cache: `radix` keeps shared prefixes, `naive` keeps none",
+     "the radix cache comes with a later version; this one has --cache-type naive"},
+    {"attention-backend", "attn", NULL, TEXT, AT(attention), 0, 0, "PREFILL,DECODE", "auto", CMD_RUNS,
+     "attention kernels on a GPU: fa, fi, or one for prefill and one for decode (`fa,fi`)",
+     ONE_GPU_LATER},
+    {"moe-backend", "", NULL, CHOICE, AT(moe_backend), 0, 0, "auto|fused", "auto", CMD_RUNS,
+     "kernels of mixture-of-experts models on a GPU", ONE_GPU_LATER},
+    {"cuda-graph-max-bs", "graph", NULL, INT, AT(cuda_graph_max_bs), 0, 4096, "N", "auto", CMD_RUNS,
+     "largest batch size captured in a CUDA graph; 0 disables graphs", ONE_GPU_LATER},
+    {"disable-pynccl", "", NULL, FLAG, AT(disable_pynccl), 0, 0, NULL, NULL, CMD_RUNS,
+     "use the other GPU communicator of Mini-SGLang", "there is one NCCL binding here, and it comes with a later version"},
+    {"num-tokenizer", "tokenizer-count", NULL, INT, AT(num_tokenizer), 0, 64, "N", "1", CMD_SERVE,
+     "threads that render templates and tokenize long prompts; 0 leaves it to the I/O thread", NULL},
+    {"chat-template", "", NULL, TEXT, AT(chat_template), 0, 0, "FILE", NULL, CMD_RUNS | CMD_TEMPLATE,
+     "a Jinja chat template instead of the model's own", NULL},
+    {"dummy-weight", "", NULL, FLAG, AT(dummy_weight), 0, 0, NULL, NULL, CMD_RUNS,
+     "random weights made from config.json alone: to measure speed without a checkpoint", NULL},
+    {"model-source", "", NULL, CHOICE, AT(model_source), 0, 0, "huggingface|modelscope", "huggingface", CMD_RUNS,
+     "where a model that is not on disk would be downloaded from",
+     "downloads come with a later version; give --model a folder"},
+    {"shell-mode", "", NULL, FLAG, AT(shell), 0, 0, NULL, NULL, CMD_SERVE, "chat in the terminal instead of serving",
+     "the interactive shell comes with a later version; `minisgl generate --model M \"prompt\"` answers one prompt"},
+    {"max-connections", "", NULL, INT, AT(max_connections), 1, 65536, "N", "4096", CMD_SERVE,
+     "open client connections; more are refused", NULL},
+    {"max-body-bytes", "", NULL, INT, AT(max_body), 1024, 1073741824, "N", "33554432", CMD_SERVE,
+     "largest request body; a larger one is answered 413", NULL},
+    {"log-level", "", "LOG_LEVEL", CHOICE, AT(log_level), 0, 0, "DEBUG|INFO|WARNING|ERROR", "INFO", CMD_ALL & ~CMD_HELP,
+     "least important lines that are logged", NULL},
+    {"raw", "", NULL, FLAG, AT(raw), 0, 0, NULL, NULL, CMD_GENERATE,
+     "give the prompt argument to the model as it is, without the chat template", NULL},
+    {"decode", "", NULL, FLAG, AT(decode), 0, 0, NULL, NULL, CMD_TOKENIZE, "ids to text instead of text to ids", NULL},
+    {"special", "", NULL, FLAG, AT(special), 0, 0, NULL, NULL, CMD_TOKENIZE,
+     "add the tokens that the model puts around every text (such as BOS)", NULL},
+    {"out", "", NULL, TEXT, AT(out), 0, 0, "DIR", NULL, CMD_DUMMY, "folder to write; must not exist or be empty", NULL},
+    {"seed", "", NULL, INT, AT(seed), 0, 9007199254740992.0, "N", "0", CMD_DUMMY | CMD_RUNS, "seed of dummy weights", NULL},
+    {"shard-bytes", "", NULL, INT, AT(shard_bytes), 4096, 1e15, "N", "5000000000", CMD_DUMMY, "largest file to write", NULL},
+    {"json", "", NULL, FLAG, AT(json), 0, 0, NULL, NULL, CMD_HELP, "the option table as JSON", NULL},
+    {"markdown", "", NULL, FLAG, AT(markdown), 0, 0, NULL, NULL, CMD_HELP, "the option table as in the README", NULL},
+    {"help", "", NULL, FLAG, AT(help), 0, 0, NULL, NULL, CMD_ALL, "show the options and end", NULL},
+};
+enum { N_ROWS = sizeof rows / sizeof *rows };
+
+/* ---- values ---- */
+
+static bool same(const char *a, const char *b) { return strcasecmp(a, b) == 0; }
+
+/* The choice in "a|b|c" that equals value, whatever its case; NULL when none. Returned from a constant. */
+static const char *choice(const char *choices, const char *value) {
+    static const char *const all[] = {"auto",  "cpu",   "cuda",  "ref",   "generic", "avx2",        "avx512",     "avx512bf16",
+                                      "naive", "radix", "fused", "DEBUG", "INFO",    "WARNING",     "ERROR",      "float16",
+                                      "bfloat16", "float32", "huggingface", "modelscope"};
+    size_t n = strlen(value);
+    for (const char *p = choices; *p;) {
+        size_t w = strcspn(p, "|");
+        if (w == n && strncasecmp(p, value, n) == 0)
+            for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+                if (same(all[i], value)) return all[i];
+        p += w + (p[w] == '|');
+    }
+    return NULL;
+}
+
+static int set_number(struct options *o, const struct row *r, const char *value, const char *as, struct err *e) {
+    char *end;
+    errno = 0;
+    double x = strtod(value, &end);
+    bool plain = end != value && *end == 0 && !errno && isfinite(x) && !strpbrk(value, "xXpPnN ");
+    bool whole = r->kind == REAL || (plain && x == floor(x));
+    if (!plain || !whole || x < r->min || x > r->max)
+        return err_input(e, "%s: expected %s from %g to %g, found '%s'", as,
+                         r->kind == INT ? "a whole number" : "a number", r->min, r->max, value);
+    if (r->kind == REAL) *(double *)((char *)o + r->at) = x;
+    else *(int64_t *)((char *)o + r->at) = (int64_t)x;
+    return 0;
+}
+
+static int set(struct options *o, const struct row *r, const char *value, const char *as, struct err *e) {
+    void *at = (char *)o + r->at;
+    switch (r->kind) {
+    case FLAG: *(bool *)at = true; return 0;
+    case TEXT:
+        if (!*value) return err_input(e, "%s: the value is empty", as);
+        *(const char **)at = value;
+        return 0;
+    case CHOICE:
+        *(const char **)at = choice(r->arg, value);
+        return *(const char **)at ? 0 : err_input(e, "%s: expected one of %s, found '%s'", as, r->arg, value);
+    case INT:
+        if (r->def && same(r->def, "auto") && same(value, "auto")) {
+            *(int64_t *)at = -1;
+            return 0;
+        }
+        return set_number(o, r, value, as, e);
+    case REAL: return set_number(o, r, value, as, e);
+    }
+    return 0;
+}
+
+static int set_given(struct options *o, const struct row *r, const char *value, const char *as, struct err *e) {
+    if (r->later && (r->kind == FLAG || !r->def || !same(value, r->def))) return err_input(e, "%s: %s", as, r->later);
+    return set(o, r, value, as, e);
+}
+
+static int set_defaults(struct options *o, unsigned command, struct err *e) {
+    *o = (struct options){0};
+    for (int i = 0; i < N_ROWS; i++) {
+        const struct row *r = &rows[i];
+        if (r->def && set(o, r, r->def, r->name, e)) return -1;
+        const char *value = r->env && (r->commands & command) ? getenv(r->env) : NULL;
+        if (value && *value && set_given(o, r, value, r->env, e)) return -1;
+    }
+    return 0;
+}
+
+/* ---- names ---- */
+
+static bool named(const struct row *r, const char *name, size_t n, bool prefix) {
+    const char *lists[] = {r->name, r->aliases};
+    for (int i = 0; i < 2; i++)
+        for (const char *p = lists[i]; *p;) {
+            size_t w = strcspn(p, " ");
+            if ((prefix ? w >= n : w == n) && strncmp(p, name, n) == 0) return true;
+            p += w + (p[w] == ' ');
+        }
+    return false;
+}
+
+static const struct row *find(unsigned command, const char *name, size_t n, struct err *e) {
+    const struct row *hit = NULL;
+    struct buf many;
+    buf_init(&many, 400);
+    for (int prefix = 0; prefix < 2 && !hit; prefix++)
+        for (int i = 0; i < N_ROWS; i++) {
+            if (!(rows[i].commands & command) || !named(&rows[i], name, n, prefix)) continue;
+            buf_addf(&many, "%s--%s", hit ? ", " : "", rows[i].name);
+            if (!hit) hit = &rows[i];
+            else if (prefix) {
+                err_input(e, "--%.*s could be %s, ...: write more of it", (int)n, name, buf_str(&many));
+                buf_release(&many);
+                return NULL;
+            }
+        }
+    buf_release(&many);
+    if (!hit) {
+        bool elsewhere = false;
+        for (int i = 0; i < N_ROWS; i++) elsewhere |= named(&rows[i], name, n, false);
+        err_input(e, elsewhere ? "--%.*s is not an option of this subcommand; `--help` lists them"
+                               : "unknown option --%.*s; `--help` lists the options", (int)n, name);
+    }
+    return hit;
+}
+
+static int positional(struct options *o, unsigned command, const char *arg, struct err *e) {
+    if (!(command & (CMD_GENERATE | CMD_HELP)) || o->positional)
+        return err_input(e, "unexpected argument '%s'; options begin with --", arg);
+    o->positional = arg;
+    return 0;
+}
+
+int options_parse(struct options *o, unsigned command, int argc, char **argv, struct err *e) {
+    if (set_defaults(o, command, e)) return -1;
+    bool only_positional = false;
+    for (int i = 1; i < argc; i++) {
+        const char *arg = argv[i];
+        if (only_positional || arg[0] != '-' || !arg[1]) {
+            if (positional(o, command, arg, e)) return -1;
+            continue;
+        }
+        if (strcmp(arg, "--") == 0) {
+            only_positional = true;
+            continue;
+        }
+        if (strcmp(arg, "-h") == 0) arg = "--help";
+        if (arg[1] != '-') return err_input(e, "unknown option %s; options begin with --", arg);
+        const char *name = arg + 2, *value = strchr(name, '=');
+        const struct row *r = find(command, name, value ? (size_t)(value - name) : strlen(name), e);
+        if (!r) return -1;
+        char as[64];
+        snprintf(as, sizeof as, "--%s", r->name);
+        if (r->kind == FLAG && value) return err_input(e, "%s takes no value", as);
+        if (r->kind != FLAG && value) value++;
+        if (r->kind != FLAG && !value) {
+            if (i + 1 >= argc) return err_input(e, "%s needs a value: %s", as, r->arg);
+            value = argv[++i];
+        }
+        if (set_given(o, r, value, as, e)) return -1;
+    }
+    return 0;
+}
+
+/* ---- documentation ---- */
+
+static void print_wrapped(FILE *to, const char *text, int indent) {
+    int col = indent;
+    for (const char *p = text; *p;) {
+        size_t w = strcspn(p, " ");
+        if (col + (int)w > 100 && col > indent) col = fprintf(to, "\n%*s", indent, "") - 1;
+        col += fprintf(to, "%.*s ", (int)w, p);
+        p += w + (p[w] == ' ');
+    }
+    fputc('\n', to);
+}
+
+void options_help(FILE *to, unsigned command, const char *usage) {
+    fprintf(to, "%s\n\noptions:\n", usage);
+    for (int i = 0; i < N_ROWS; i++) {
+        const struct row *r = &rows[i];
+        if (!(r->commands & command)) continue;
+        fprintf(to, "  --%s%s%s", r->name, r->arg ? " " : "", r->arg ? r->arg : "");
+        for (const char *p = r->aliases; *p;) {
+            size_t w = strcspn(p, " ");
+            fprintf(to, ", --%.*s", (int)w, p);
+            p += w + (p[w] == ' ');
+        }
+        fprintf(to, "\n        ");
+        struct buf b;
+        buf_init(&b, 4096);
+        buf_adds(&b, r->help);
+        if (r->def) buf_addf(&b, " [%s]", r->def);
+        if (r->env) buf_addf(&b, " (environment: %s)", r->env);
+        if (r->later) buf_addf(&b, " (not in this version: %s)", r->later);
+        print_wrapped(to, buf_str(&b), 8);
+        buf_release(&b);
+    }
+}
+
+static const struct {
+    unsigned bit;
+    const char *name;
+} commands[] = {{CMD_SERVE, "serve"}, {CMD_GENERATE, "generate"}, {CMD_TOKENIZE, "tokenize"},
+                {CMD_TEMPLATE, "template"}, {CMD_DUMMY, "dummy"}, {CMD_HELP, "help"}};
+
+static void add_json_field(struct buf *b, const char *name, const char *value) {
+    buf_addf(b, ",\"%s\":", name);
+    if (value) buf_add_json(b, value, strlen(value));
+    else buf_adds(b, "null");
+}
+
+void options_json(FILE *to) {
+    struct buf b;
+    buf_init(&b, 1 << 20);
+    for (int i = 0; i < N_ROWS; i++) {
+        const struct row *r = &rows[i];
+        buf_addf(&b, "%s{\"name\":\"--%s\",\"aliases\":[", i ? ",\n " : "[", r->name);
+        for (const char *p = r->aliases; *p;) {
+            size_t w = strcspn(p, " ");
+            buf_addf(&b, "%s\"--%.*s\"", p == r->aliases ? "" : ",", (int)w, p);
+            p += w + (p[w] == ' ');
+        }
+        buf_adds(&b, "],\"commands\":[");
+        bool first = true;
+        for (size_t c = 0; c < sizeof commands / sizeof *commands; c++)
+            if (r->commands & commands[c].bit) {
+                buf_addf(&b, "%s\"%s\"", first ? "" : ",", commands[c].name);
+                first = false;
+            }
+        buf_addc(&b, ']');
+        add_json_field(&b, "arg", r->arg);
+        add_json_field(&b, "default", r->def);
+        add_json_field(&b, "env", r->env);
+        add_json_field(&b, "help", r->help);
+        add_json_field(&b, "not_in_this_version", r->later);
+        buf_addc(&b, '}');
+    }
+    fprintf(to, "%s]\n", buf_str(&b));
+    buf_release(&b);
+}
+
+static void print_cell(FILE *to, const char *s) {
+    for (; *s; s++) {
+        if (*s == '|') fputc('\\', to);
+        fputc(*s, to);
+    }
+}
+
+void options_markdown(FILE *to) {
+    fprintf(to, "| option | default | what it does |\n| --- | --- | --- |\n");
+    for (int i = 0; i < N_ROWS; i++) {
+        const struct row *r = &rows[i];
+        if (!(r->commands & CMD_RUNS) || r->at == AT(help)) continue;
+        fprintf(to, "| `--%s%s", r->name, r->arg ? " " : "");
+        if (r->arg) print_cell(to, r->arg);
+        fprintf(to, "`");
+        for (const char *p = r->aliases; *p;) {
+            size_t w = strcspn(p, " ");
+            fprintf(to, ", `--%.*s`", (int)w, p);
+            p += w + (p[w] == ' ');
+        }
+        fprintf(to, " | %s%s%s | ", r->def ? "`" : "", r->def ? r->def : "", r->def ? "`" : "");
+        print_cell(to, r->help);
+        if (r->env) fprintf(to, " (environment: `%s`)", r->env);
+        if (r->later) {
+            fprintf(to, " — *not in this version: ");
+            print_cell(to, r->later);
+            fputc('*', to);
+        }
+        fprintf(to, " |\n");
+    }
+}

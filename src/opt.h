@@ -1,0 +1,47 @@
+/* opt.h: the command line and the environment: ONE table (opt.c) that parses, documents (--help, the README's table,
+ * `minisgl help --json`) and gives defaults. No other file reads the environment.
+ *
+ * Accepted spellings: --name value, --name=value, any alias, any unambiguous prefix of a name. The command line wins
+ * over the environment, and that over the default. */
+#ifndef MINISGL_OPT_H
+#define MINISGL_OPT_H
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* Which subcommands take an option. */
+enum {
+    CMD_SERVE = 1,
+    CMD_GENERATE = 2,
+    CMD_TOKENIZE = 4,
+    CMD_TEMPLATE = 8,
+    CMD_DUMMY = 16,
+    CMD_HELP = 32,
+    CMD_RUNS = CMD_SERVE | CMD_GENERATE, /* the ones that run a model */
+    CMD_ALL = 63
+};
+
+/* Values; a number of -1 and a NULL string mean "not given: decide" where the table's default says auto or none. */
+struct options {
+    const char *model, *served_model_name, *chat_template, *model_source;
+    const char *dtype, *device, *cpu_isa, *attention, *moe_backend, *cache_type, *log_level;
+    const char *host, *api_key, *out;
+    int64_t tp, port, threads, num_tokenizer;
+    int64_t max_running, max_seq_len, max_prefill, page_size, num_pages, cuda_graph_max_bs, max_queued;
+    int64_t max_connections, max_body, seed, shard_bytes;
+    double memory_ratio;
+    bool dummy_weight, shell, disable_pynccl, decode, special, json, markdown, raw, help;
+    const char *positional; /* generate: the prompt; help: a subcommand */
+};
+
+/* Parse argv[1..] for one subcommand. -1: *e says what is wrong (exit code 2). Strings point into argv, the
+ * environment, or constants. */
+int options_parse(struct options *o, unsigned command, int argc, char **argv, struct err *e);
+
+void options_help(FILE *to, unsigned command, const char *usage); /* --help of one subcommand */
+void options_json(FILE *to);                                      /* the table as JSON */
+void options_markdown(FILE *to);                                  /* the table for the README */
+
+#endif

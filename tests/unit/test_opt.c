@@ -1,0 +1,98 @@
+/* test_opt.c: the command line: spellings, ranges, refusals, defaults. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "opt.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct options o;
+static struct err e;
+
+static int parse(unsigned command, const char *line) {
+    static char copy[512];
+    char *argv[32] = {"minisgl"};
+    int argc = 1;
+    strcpy(copy, line);
+    for (char *p = strtok(copy, " "); p; p = strtok(NULL, " ")) argv[argc++] = p;
+    e = (struct err){0};
+    return options_parse(&o, command, argc, argv, &e);
+}
+
+static void defaults_are_mini_sglangs(void **state) {
+    (void)state;
+    assert_int_equal(parse(CMD_SERVE, ""), 0);
+    assert_int_equal(o.port, 1919);
+    assert_string_equal(o.host, "0.0.0.0");
+    assert_int_equal(o.max_running, 256);
+    assert_true(o.memory_ratio == 0.9);
+    assert_int_equal(o.max_prefill, -1);
+    assert_null(o.api_key);
+}
+
+static void every_spelling_means_the_same(void **state) {
+    (void)state;
+    const char *lines[] = {"--max-model-len 77", "--max-seq-len-override=77", "--max-seq 77", "--context-length=77"};
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(parse(CMD_SERVE, lines[i]), 0);
+        assert_int_equal(o.max_seq_len, 77);
+    }
+    const char *mem[] = {"--mem 0.5", "--gpu-memory-utilization 0.5", "--mem-fraction-static=0.5", "--memory-ratio 0.5"};
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(parse(CMD_GENERATE, mem[i]), 0);
+        assert_true(o.memory_ratio == 0.5);
+    }
+    assert_int_equal(parse(CMD_SERVE, "--cache naive --tp 1"), 0);
+    assert_int_equal(parse(CMD_GENERATE, "hello --raw"), 0);
+    assert_string_equal(o.positional, "hello");
+    assert_int_equal(parse(CMD_GENERATE, "-- --raw"), 0);
+    assert_string_equal(o.positional, "--raw");
+}
+
+static void wrong_ones_are_named(void **state) {
+    (void)state;
+    static const struct {
+        const char *line, *says;
+    } bad[] = {
+        {"--port 70000", "70000"},      {"--port x", "whole number"},    {"--port", "needs a value"},
+        {"--port 1e999", "1e999"},      {"--port 0x50", "0x50"},         {"--port nan", "nan"},
+        {"--page-size 0", "from 1"},    {"--nonsense", "--nonsense"},    {"--max 5", "could be"},
+        {"--dtype int8", "float16"},    {"--dummy-weight=1", "no value"}, {"stray", "stray"},
+        {"-x", "-x"},                   {"--decode", "subcommand"},      {"--max-running-requests 1.5", "1.5"},
+        {"--model=", "empty"},          {"--tp 2", "later version"},     {"--shell", "later version"},
+        {"--cache radix", "later version"}, {"--attn fa,fi", "GPU"},     {"--cuda-graph-max-bs 8", "GPU"},
+        {"--model-source modelscope", "later version"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(parse(CMD_SERVE, bad[i].line), -1);
+        assert_int_equal(e.kind, ERR_INPUT);
+        if (!strstr(e.text, bad[i].says)) fail_msg("%s: %s", bad[i].line, e.text);
+    }
+}
+
+static void environment_is_checked_like_the_command_line(void **state) {
+    (void)state;
+    setenv("LOG_LEVEL", "debug", 1);
+    assert_int_equal(parse(CMD_SERVE, ""), 0);
+    assert_string_equal(o.log_level, "DEBUG");
+    assert_int_equal(parse(CMD_SERVE, "--log-level error"), 0);
+    assert_string_equal(o.log_level, "ERROR");
+    setenv("LOG_LEVEL", "loud", 1);
+    assert_int_equal(parse(CMD_SERVE, ""), -1);
+    assert_non_null(strstr(e.text, "LOG_LEVEL"));
+    unsetenv("LOG_LEVEL");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults_are_mini_sglangs),
+        cmocka_unit_test(every_spelling_means_the_same),
+        cmocka_unit_test(wrong_ones_are_named),
+        cmocka_unit_test(environment_is_checked_like_the_command_line),
+    };
+    return cmocka_run_group_tests_name("opt", tests, NULL, NULL);
+}

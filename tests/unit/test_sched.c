@@ -1,0 +1,237 @@
+/* test_sched.c: the scheduler against a device that is a function: the next token is a hash of all tokens before
+ * it, computed from what the batches really said (slots, pages, fed-back samples). Every request must get the tokens
+ * that it gets alone, whatever the pool, the chunks, the aborts and the overlap; sched_check after every step. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "flow/mail.h"
+#include "sched/sched.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { VOCAB = 97, MAX_LEN = 120, MAX_RUNNING = 9, EOS = 5 };
+
+static uint64_t rng_state;
+static uint32_t rng(uint32_t n) {
+    rng_state = rng_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(rng_state >> 33) % n;
+}
+
+/* ---- the model: a hash of the sequence ---- */
+
+static int32_t next_token(const int32_t *tokens, int32_t n, uint64_t seed) {
+    uint64_t h = seed * 31 + 7;
+    for (int32_t i = 0; i < n; i++) h = (h ^ (uint64_t)tokens[i]) * 1099511628211u;
+    return (int32_t)((h >> 20) % VOCAB);
+}
+
+/* ---- the device: page tables by slot, tokens in pages ---- */
+
+struct fake {
+    int32_t page_size;
+    int32_t *kv;     /* [n_pages][page_size] token whose "keys" lie there */
+    int32_t table[MAX_RUNNING][MAX_LEN + 1];
+    int32_t last[MAX_RUNNING];
+    uint64_t seed[MAX_RUNNING];
+};
+
+static void run(struct fake *f, const struct batch *b, struct result *r) {
+    assert_int_equal(batch_check(b), 0);
+    for (int32_t i = 0; i < b->n_slots; i++) f->seed[batch_slots(b)[i].slot] = batch_slots(b)[i].sampling.seed;
+    for (int32_t i = 0; i < b->n_pages; i++) {
+        struct batch_page p = batch_pages(b)[i];
+        assert_true(p.page > 0);
+        f->table[p.slot][p.index] = p.page;
+    }
+    int32_t rows = 0, total = 0;
+    for (int32_t i = 0; i < b->n_seqs; i++) {
+        struct batch_seq q = batch_seqs(b)[i];
+        total += q.n_tokens;
+        for (int32_t j = 0; j < q.n_tokens; j++) {
+            int32_t p = q.pos + j, token = q.token_at < 0 ? f->last[q.slot] : batch_tokens(b)[q.token_at + j];
+            f->kv[f->table[q.slot][p / f->page_size] * f->page_size + p % f->page_size] = token;
+        }
+        if (q.row < 0) continue;
+        assert_int_equal(q.row, rows++);
+        int32_t seen[MAX_LEN], n = q.pos + q.n_tokens;
+        for (int32_t p = 0; p < n; p++)
+            seen[p] = f->kv[f->table[q.slot][p / f->page_size] * f->page_size + p % f->page_size];
+        int32_t token = next_token(seen, n, f->seed[q.slot]);
+        f->last[q.slot] = token;
+        r->rows[q.row] = (struct result_row){.slot = q.slot, .n_tokens = 1, .tokens = {token}};
+    }
+    assert_int_equal(rows, b->n_rows);
+    assert_int_equal(total, b->n_tokens);
+}
+
+/* ---- requests ---- */
+
+struct job {
+    struct request r;
+    int32_t prompt[MAX_LEN], out[MAX_LEN], want[MAX_LEN], n_want;
+    bool done;
+};
+
+static const int32_t stops[] = {EOS};
+
+static struct job *new_job(struct outbox *box, uint64_t id) {
+    struct job *j = mem_zalloc(1, sizeof *j);
+    int32_t n = 1 + (int32_t)rng(60), seq[2 * MAX_LEN];
+    for (int32_t i = 0; i < n; i++) seq[i] = j->prompt[i] = (int32_t)rng(VOCAB);
+    j->r = (struct request){.id = id, .prompt = j->prompt, .n_prompt = n, .max_tokens = 1 + (int32_t)rng((uint32_t)(MAX_LEN - n)),
+                            .stop_ids = stops, .n_stop_ids = 1, .outbox = box, .owner = j, .out_tokens = j->out};
+    j->r.sampling.seed = rng(1000);
+    j->r.sampling.n_logprobs = -1;
+    while (j->n_want < j->r.max_tokens) {
+        int32_t t = next_token(seq, n, j->r.sampling.seed);
+        seq[n++] = j->want[j->n_want++] = t;
+        if (t == EOS) break;
+    }
+    return j;
+}
+
+static int take_news(struct outbox *box) {
+    struct news list[8];
+    int n, finished = 0;
+    while ((n = outbox_take(box, list, 8, false)) > 0)
+        for (int i = 0; i < n; i++) {
+            struct job *j = list[i].req->owner;
+            assert_false(j->done);
+            assert_memory_equal(j->out, j->want, (size_t)list[i].n_out * sizeof(int32_t));
+            if (list[i].finish == FINISH_NONE) continue;
+            if (list[i].finish != FINISH_ABORT) {
+                assert_int_equal(list[i].n_out, j->n_want);
+                assert_int_equal(list[i].finish, j->want[j->n_want - 1] == EOS ? FINISH_STOP : FINISH_LENGTH);
+            }
+            j->done = true;
+            finished++;
+            free(j);
+        }
+    return finished;
+}
+
+struct setting {
+    int32_t page_size, n_pages, max_prefill;
+    bool overlap;
+};
+
+static void play(struct setting set, int n_requests, uint64_t seed, uint64_t *retracted) {
+    rng_state = seed;
+    struct stats stats = {0};
+    struct sched_args a = {.max_running = MAX_RUNNING, .max_prefill = set.max_prefill, .max_len = MAX_LEN,
+                           .page_size = set.page_size, .n_pages = set.n_pages, .stats = &stats};
+    struct sched *s = sched_new(&a);
+    struct batch_limits lim = sched_limits(&a);
+    struct batch *b[2] = {batch_init(mem_aligned(64, batch_size(&lim)), &lim), batch_init(mem_aligned(64, batch_size(&lim)), &lim)};
+    struct result res[2] = {{.rows = mem_zalloc(MAX_RUNNING, sizeof(struct result_row))},
+                            {.rows = mem_zalloc(MAX_RUNNING, sizeof(struct result_row))}};
+    struct fake f = {.page_size = set.page_size, .kv = mem_zalloc((size_t)(set.n_pages * set.page_size), sizeof(int32_t))};
+    struct outbox box;
+    assert_int_equal(outbox_init(&box), 0);
+    int made = 0, finished = 0, under_way = 0, turn = 0;
+    for (int step = 0; finished < n_requests; step++) {
+        assert_true(step < 200000);
+        while (made < n_requests && rng(3) == 0) {
+            struct job *j = new_job(&box, (uint64_t)made);
+            made++;
+            sched_add(s, &j->r);
+        }
+        bool planned = sched_plan(s, b[turn]);
+        sched_check(s);
+        if (planned) {
+            assert_true(b[turn]->n_tokens <= lim.max_tokens && b[turn]->n_pages <= lim.max_pages);
+            run(&f, b[turn], &res[turn]);
+            under_way++;
+            turn ^= 1;
+        }
+        if (under_way && (under_way > 1 || !planned || !set.overlap)) {
+            int oldest = under_way & 1 ? turn ^ 1 : turn;
+            sched_commit(s, b[oldest], &res[oldest]);
+            under_way--;
+            sched_check(s);
+        }
+        sched_flush(s);
+        finished += take_news(&box);
+    }
+    if (under_way) sched_commit(s, b[turn ^ 1], &res[turn ^ 1]);
+    sched_flush(s);
+    assert_true(sched_idle(s));
+    sched_check(s);
+    *retracted += stats.retracted;
+    outbox_release(&box);
+    sched_free(s);
+    free(f.kv);
+    for (int i = 0; i < 2; i++) free(b[i]), free(res[i].rows);
+}
+
+static void every_route_gives_the_same_tokens(void **state) {
+    (void)state;
+    static const struct setting sets[] = {
+        {1, 1 + MAX_LEN, 64, false}, {16, 1 + 8, 64, false}, {16, 1 + 12, 7, true}, {1, 400, 1, true},
+        {7, 1 + 40, 1000, true},     {64, 1 + 4, 33, true},  {16, 200, 64, false},  {3, 1 + 45, 64, true},
+    };
+    uint64_t retracted = 0;
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
+        for (uint64_t seed = 1; seed <= 6; seed++) play(sets[i], 120, seed * 77 + i, &retracted);
+    assert_true(retracted > 100); /* the small pools really ran out */
+}
+
+static void cancelled_at_every_stage(void **state) {
+    (void)state;
+    struct sched_args a = {.max_running = 2, .max_prefill = 8, .max_len = MAX_LEN, .page_size = 4, .n_pages = 64};
+    for (int at = 0; at < 12; at++) { /* queued, mid-chunk, decoding, with a step in flight */
+        struct sched *s = sched_new(&a);
+        struct batch_limits lim = sched_limits(&a);
+        struct batch *b = batch_init(mem_aligned(64, batch_size(&lim)), &lim);
+        struct result res = {.rows = mem_zalloc(2, sizeof(struct result_row))};
+        struct fake f = {.page_size = 4, .kv = mem_zalloc(64 * 4, sizeof(int32_t))};
+        struct outbox box;
+        assert_int_equal(outbox_init(&box), 0);
+        int32_t prompt[40] = {0}, out[3][50];
+        struct request r[3];
+        for (int i = 0; i < 3; i++) {
+            r[i] = (struct request){.prompt = prompt, .n_prompt = 40, .max_tokens = 50, .outbox = &box, .out_tokens = out[i]};
+            r[i].sampling.n_logprobs = -1;
+            sched_add(s, &r[i]);
+        }
+        bool in_flight = false;
+        for (int step = 0; step < at; step++) {
+            in_flight = sched_plan(s, b);
+            if (in_flight) run(&f, b, &res);
+            if (step == at - 1 && at % 2) break; /* leave the last one uncommitted */
+            sched_commit(s, b, &res);
+            in_flight = false;
+            sched_flush(s);
+        }
+        for (int i = 0; i < 3; i++) r[i].cancelled = true;
+        if (in_flight) {
+            sched_commit(s, b, &res);
+            sched_flush(s);
+        }
+        assert_false(sched_plan(s, b));
+        sched_flush(s);
+        assert_true(sched_idle(s));
+        sched_check(s);
+        struct news list[8];
+        int n = outbox_take(&box, list, 8, false);
+        assert_int_equal(n, 3);
+        for (int i = 0; i < n; i++) assert_int_equal(list[i].finish, FINISH_ABORT);
+        outbox_release(&box);
+        sched_free(s);
+        free(f.kv), free(b), free(res.rows);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_route_gives_the_same_tokens),
+        cmocka_unit_test(cancelled_at_every_stage),
+    };
+    return cmocka_run_group_tests_name("sched", tests, NULL, NULL);
+}
