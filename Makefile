@@ -29,7 +29,7 @@ UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCH := $(patsubst bench/%.c,$(B)/bench/%,$(wildcard bench/ops/*.c bench/text/*.c bench/sched/*.c))
 
-.PHONY: all help test unit bench fuzz asan tsan ubsan cuda install clean deps-check
+.PHONY: all help test unit unit-build bench fuzz asan tsan ubsan cuda install clean deps-check
 all: $(B)/minisgl
 
 help:
@@ -67,6 +67,7 @@ $(B)/bench/%: bench/%.c $(B)/libminisgl.a
 
 bench: $(BENCH)
 
+unit-build: $(UNIT)
 unit: $(UNIT)
 	@tests/run-unit $(UNIT)
 
