@@ -12,18 +12,32 @@
 
 enum { CONFIG_EOS_MAX = 32 };
 
+/* How a config turns the sliding window on. */
+enum window_rule {
+    WINDOW_NEVER,       /* Llama: a sliding_window field means nothing */
+    WINDOW_PRESENCE,    /* Mistral: all layers when sliding_window is a number; 4096 when the field is absent, off when null */
+    WINDOW_FLAG_LAYERS, /* Qwen2, Qwen3: use_sliding_window, and then layer_types, else the layers from max_window_layers on */
+    WINDOW_FLAG_ALL     /* Qwen3-MoE: use_sliding_window, then all layers */
+};
+
 /* What distinguishes one architecture from another. */
 struct arch {
     const char *name;      /* "Qwen3ForCausalLM", as in config.json's architectures */
     const char *model_type;
     bool qkv_bias;         /* q, k, v have biases whatever the config says (Qwen2) */
-    bool bias_from_config; /* attention_bias (q, k, v, o) and, for Llama, mlp_bias are obeyed */
+    bool attention_bias;   /* the config's attention_bias (q, k, v, o) is obeyed */
+    bool mlp_bias;         /* the config's mlp_bias is obeyed */
     bool qk_norm;          /* RMS norm on each q and k head (Qwen3) */
     bool moe;              /* has experts (Qwen3-MoE) */
-    bool window_by_flag;   /* the sliding window counts only with use_sliding_window (Qwen2, Qwen3); else its presence counts (Mistral) */
+    enum window_rule window;
+    /* Defaults for fields that config.json leaves out. */
+    int32_t head_dim;      /* 0: hidden / heads */
+    int32_t kv_heads;      /* 0: as many as heads */
+    int32_t max_position, bos, eos; /* ids: -1 for none */
 };
-const struct arch *arch_find(const char *name);       /* NULL when unknown */
-const char *arch_names(void);                         /* for messages: "LlamaForCausalLM, Qwen2ForCausalLM, ..." */
+const struct arch *arch_find(const char *name);            /* NULL when unknown */
+const struct arch *arch_find_type(const char *model_type); /* NULL when unknown */
+const char *arch_names(void);                              /* for messages: "LlamaForCausalLM, Qwen2ForCausalLM, ..." */
 
 enum rope_kind { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN };
 
@@ -34,7 +48,7 @@ struct rope_config {
     double attention_factor;                       /* yarn; < 0: from factor, mscale, mscale_all_dim */
     double beta_fast, beta_slow, mscale, mscale_all_dim;
     bool truncate;                                 /* yarn, default true */
-    int32_t original_max;                          /* original_max_position_embeddings */
+    int32_t original_max;                          /* original_max_position_embeddings; dynamic: max_position_embeddings */
 };
 
 struct config {
@@ -56,7 +70,6 @@ struct config {
         float temperature, top_p, min_p, repetition_penalty;
         int32_t top_k, max_new_tokens;
     } gen;
-    bool quantized;          /* never true after config_open: quantization_config is refused by its method's name */
 };
 
 /* Read DIR/config.json and, when there, DIR/generation_config.json. On success config_release when done. */

@@ -1,11 +1,14 @@
 /* weights.h: the model's weights, bound once by a strict table: field, tensor name, shape, dtype, shard axis.
  *
  * A missing tensor, one that belongs nowhere (tied lm_head copies and rotary inv_freq buffers are known and let pass), a wrong
- * shape or dtype: one sentence that names it. Views point into the mapping (or, for dummy weights, into memory that
- * this module made); nothing is copied. A rank's views cover its own shard only:
+ * shape or dtype: one sentence that names it. Each tensor may be float32, float16 or bfloat16, whatever the others are.
+ * Views point into the mapping (or, for dummy weights, into memory that this module made); nothing is copied, but for a
+ * tensor that lies unaligned in its file. A rank's views cover its own shard only:
  *   axis N  rows of q, k, v, gate, up, embed_tokens, lm_head: rows [rank * n/ranks, ...); KV heads are replicated when
  *           ranks > n_kv_heads
- *   axis K  columns of o_proj, down_proj: views with ld = the whole K */
+ *   axis K  columns of o_proj, down_proj: views with ld = the whole K (dummy weights: ld = the rank's K)
+ * The biases of o_proj and down_proj are rank 0's alone: they are added once to the sum over ranks.
+ * Heads, ffn widths and the vocabulary must be multiples of the ranks; KV heads a multiple or a divisor. */
 #ifndef MINISGL_MODEL_WEIGHTS_H
 #define MINISGL_MODEL_WEIGHTS_H
 #include "base/err.h"
@@ -34,7 +37,7 @@ struct weights {
     struct layer_weights *layers;
     int32_t n_layers;
     size_t bytes;        /* of this rank's views */
-    void *owned;         /* dummy weights' memory, or NULL */
+    void *owned;         /* memory of this module: dummy weights, aligned copies (owned.h); or NULL */
 };
 
 /* Bind to an open checkpoint, which must outlive the weights. */
