@@ -55,6 +55,7 @@ struct request {
     int32_t max_tokens;      /* >= 1; n_prompt + max_tokens <= context length */
     const int32_t *stop_ids; /* [n_stop_ids], EOS ids included unless ignored; at most STOP_IDS_MAX */
     int32_t n_stop_ids;
+    const char *cache_salt;  /* NULL: none. Prefixes are shared only among requests with the same salt */
     struct sampling sampling;
     struct outbox *outbox;   /* where news goes */
     void *owner;             /* the front end's own; never touched by anyone else */

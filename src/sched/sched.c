@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "flow/mail.h"
 #include "kv/pool.h"
+#include "kv/radix.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,12 @@ struct seq {
     int32_t n_out;           /* generated tokens known; published by sched_flush */
     int32_t n_sampling;      /* samples planned and not committed */
     int32_t in_flight;       /* planned and not committed steps that hold this sequence */
+    int32_t n_kv;            /* positions whose keys and values a committed step computed */
     int32_t n_pages;         /* of the slot's row of pages */
+    int32_t n_shared;        /* of them, the first ones, the prefix cache's; the rest is the sequence's own */
+    int32_t dirty_from;      /* the device does not know the row from here on */
+    int32_t n_cached;        /* prompt tokens that the prefix cache had at admission */
+    struct radix_node *root, *node; /* while running, with a cache: the salt's root; the locked end of the shared part */
     enum finish finish;      /* not FINISH_NONE: leaving */
     bool retract;            /* to be put back once in no step */
     bool news;               /* in the list for sched_flush */
@@ -38,6 +44,9 @@ struct list {
 struct sched {
     struct sched_args a;
     struct pool pool;
+    struct radix *radix;     /* NULL: no prefix cache */
+    int32_t *tokens;         /* [max_len] room to lay out a sequence's tokens */
+    int32_t max_page_changes; /* of one batch */
     struct list waiting, running;
     struct seq *news;
     struct seq **by_slot;    /* [max_running] */
@@ -95,6 +104,9 @@ struct sched *sched_new(const struct sched_args *args) {
         BUG("scheduler of %d slots, %d tokens a step, %d pages for sequences of %d", args->max_running,
             args->max_prefill, args->n_pages, s->row_pages);
     pool_init(&s->pool, args->n_pages);
+    if (args->radix) s->radix = radix_new(args->page_size, &s->pool);
+    s->tokens = mem_array((size_t)args->max_len, sizeof *s->tokens);
+    s->max_page_changes = sched_limits(args).max_pages;
     size_t n = (size_t)args->max_running;
     s->by_slot = mem_zalloc(n, sizeof *s->by_slot);
     s->free_slots = mem_array(n, sizeof *s->free_slots);
@@ -115,7 +127,9 @@ void sched_free(struct sched *s) {
     if (!s) return;
     free_list(&s->waiting);
     free_list(&s->running);
+    radix_free(s->radix);
     pool_release(&s->pool);
+    free(s->tokens);
     free(s->by_slot);
     free(s->free_slots);
     free(s->pages);
@@ -138,12 +152,66 @@ void sched_add(struct sched *s, struct request *r) {
     list_add(&s->waiting, q, false);
 }
 
+/* ---- the prefix cache ---- */
+
+static int32_t token_at(const struct seq *q, int32_t p) {
+    return p < q->req->n_prompt ? q->req->prompt[p] : q->req->out_tokens[p - q->req->n_prompt];
+}
+
+/* Lay the first n tokens of q into s->tokens. */
+static const int32_t *tokens_of(struct sched *s, const struct seq *q, int32_t n) {
+    int32_t n_prompt = q->req->n_prompt < n ? q->req->n_prompt : n;
+    memcpy(s->tokens, q->req->prompt, (size_t)n_prompt * sizeof *s->tokens);
+    if (n > n_prompt) memcpy(s->tokens + n_prompt, q->req->out_tokens, (size_t)(n - n_prompt) * sizeof *s->tokens);
+    return s->tokens;
+}
+
+/* Give the cache what q has computed so far: whole pages of known tokens. Where the cache has the same tokens already,
+ * q goes on with the cache's pages; the device hears of it before q's next step, and no step that is under way
+ * is disturbed, since what is freed here is written by later steps only. */
+static void share(struct sched *s, struct seq *q) {
+    if (!s->radix) return;
+    int32_t known = q->req->n_prompt + q->n_out, n = (q->n_kv < known ? q->n_kv : known) / s->a.page_size, changed;
+    if (n <= q->n_shared) return;
+    struct radix_node *node = radix_insert(s->radix, q->root, tokens_of(s, q, n * s->a.page_size), n, q->n_shared,
+                                           page_row(s, q->slot), &changed);
+    radix_unlock(s->radix, q->node);
+    q->node = node;
+    q->n_shared = n;
+    if (changed < q->dirty_from) q->dirty_from = changed;
+}
+
+/* Begin with what the cache has of q's tokens; at least the last one is computed anew, for its logits. */
+static void begin_with_cached(struct sched *s, struct seq *q) {
+    q->n_shared = q->dirty_from = 0;
+    if (!s->radix) return;
+    q->root = radix_root(s->radix, q->req->cache_salt);
+    q->n_shared = q->n_pages = radix_match(s->radix, q->root, tokens_of(s, q, q->n_given), q->n_given - 1,
+                                           page_row(s, q->slot), &q->node);
+    radix_lock(s->radix, q->node);
+    q->n_done = q->n_kv = q->n_shared * s->a.page_size;
+    if (!q->n_out) q->n_cached = q->n_done;
+    if (s->a.stats) atomic_fetch_add_explicit(&s->a.stats->cached_tokens, (uint64_t)q->n_done, memory_order_relaxed);
+}
+
+/* Pages that can be had: free ones, and what the cache can give up. */
+static int32_t available(const struct sched *s) {
+    return s->pool.n_free + (s->radix ? radix_evictable(s->radix) : 0);
+}
+
+static int32_t take_page(struct sched *s) {
+    if (!s->pool.n_free && s->radix) radix_evict(s->radix, 1);
+    return pool_take(&s->pool);
+}
+
 /* ---- leaving ---- */
 
 static void free_slot(struct sched *s, struct seq *q) {
     int32_t *row = page_row(s, q->slot);
-    for (int32_t i = 0; i < q->n_pages; i++) pool_give(&s->pool, row[i]);
-    q->n_pages = 0;
+    for (int32_t i = q->n_shared; i < q->n_pages; i++) pool_give(&s->pool, row[i]);
+    if (s->radix) radix_unlock(s->radix, q->node);
+    q->n_pages = q->n_shared = 0;
+    q->node = q->root = NULL;
     s->by_slot[q->slot] = NULL;
     s->free_slots[s->n_free_slots++] = q->slot;
     q->slot = -1;
@@ -161,11 +229,12 @@ static void count(struct sched *s, enum finish f) {
 }
 
 static void put_back(struct sched *s, struct seq *q) {
+    share(s, q);
     free_slot(s, q);
     q->state = SEQ_WAITING;
     q->retract = false;
     q->n_given = q->req->n_prompt + q->n_out;
-    q->n_done = 0;
+    q->n_done = q->n_kv = 0;
     s->retracted = true;
     list_add(&s->waiting, q, true);
     if (s->a.stats) atomic_fetch_add_explicit(&s->a.stats->retracted, 1, memory_order_relaxed);
@@ -186,8 +255,12 @@ static void finish(struct sched *s, struct seq *q, enum finish why) {
     q->finish = why;
     count(s, why);
     tell(s, q);
-    if (q->state == SEQ_WAITING) list_drop(&s->waiting, q);
-    else settle(s, q);
+    if (q->state == SEQ_WAITING) {
+        list_drop(&s->waiting, q);
+        return;
+    }
+    if (why != FINISH_ERROR) share(s, q);
+    settle(s, q);
 }
 
 static void drop_cancelled(struct sched *s, struct list *l) {
@@ -200,14 +273,14 @@ static void drop_cancelled(struct sched *s, struct list *l) {
 
 /* ---- planning ---- */
 
-static bool take_pages(struct sched *s, struct seq *q, int32_t n_tokens, struct batch *b) {
+/* Let q's row cover n_tokens; false, and nothing is taken, when there are not that many pages or the batch cannot
+ * carry the news. */
+static bool take_pages(struct sched *s, struct seq *q, int32_t n_tokens, const struct batch *b) {
     int32_t want = pages_for(s, n_tokens), *row = page_row(s, q->slot);
-    if (want - q->n_pages > s->pool.n_free) return false;
-    while (q->n_pages < want) {
-        int32_t page = pool_take(&s->pool);
-        batch_pages(b)[b->n_pages++] = (struct batch_page){.slot = q->slot, .index = q->n_pages, .page = page};
-        row[q->n_pages++] = page;
-    }
+    if (want - q->n_pages > available(s)) return false;
+    int32_t news = (want > q->n_pages ? want : q->n_pages) - q->dirty_from;
+    if (b->n_pages + news > s->max_page_changes) return false;
+    while (q->n_pages < want) row[q->n_pages++] = take_page(s);
     return true;
 }
 
@@ -225,16 +298,16 @@ static bool make_room(struct sched *s, struct seq *q, int32_t n_tokens, struct b
     return true;
 }
 
-static void add_entry(struct seq *q, int32_t n_tokens, struct batch *b) {
+static void add_entry(struct sched *s, struct seq *q, int32_t n_tokens, struct batch *b) {
+    for (; q->dirty_from < q->n_pages; q->dirty_from++)
+        batch_pages(b)[b->n_pages++] = (struct batch_page){
+            .slot = q->slot, .index = q->dirty_from, .page = page_row(s, q->slot)[q->dirty_from]};
     struct batch_seq *e = &batch_seqs(b)[b->n_seqs++];
     *e = (struct batch_seq){.slot = q->slot, .pos = q->n_done, .n_tokens = n_tokens, .token_at = -1, .row = -1};
     if (q->n_done < q->n_given) {
         e->token_at = b->n_given;
-        int32_t *to = batch_tokens(b) + b->n_given, n_prompt = q->req->n_prompt;
-        for (int32_t i = 0; i < n_tokens; i++) {
-            int32_t p = q->n_done + i;
-            to[i] = p < n_prompt ? q->req->prompt[p] : q->req->out_tokens[p - n_prompt];
-        }
+        int32_t *to = batch_tokens(b) + b->n_given;
+        for (int32_t i = 0; i < n_tokens; i++) to[i] = token_at(q, q->n_done + i);
         b->n_given += n_tokens;
     }
     q->n_done += n_tokens;
@@ -255,7 +328,7 @@ static void plan_decodes(struct sched *s, struct batch *b) {
     for (struct seq *q = s->running.first, *next; q; q = next) {
         next = q->next;
         if (!wants_decode(q)) continue;
-        if (make_room(s, q, q->n_done + 1, b)) add_entry(q, 1, b);
+        if (make_room(s, q, q->n_done + 1, b)) add_entry(s, q, 1, b);
         if (next && next->state == SEQ_WAITING) break; /* put back, and so was everything younger */
     }
 }
@@ -270,9 +343,9 @@ static int32_t chunk_room(const struct sched *s, const struct batch *b) {
 static void plan_chunk(struct sched *s, struct seq *q, struct batch *b) {
     int32_t n = q->n_given - q->n_done, room = chunk_room(s, b);
     if (n > room) n = room;
-    int32_t page_room = q->n_pages * s->a.page_size - q->n_done + s->pool.n_free * s->a.page_size;
+    int32_t page_room = (q->n_pages + available(s)) * s->a.page_size - q->n_done;
     if (n > page_room) n = page_room;
-    if (n > 0 && take_pages(s, q, q->n_done + n, b)) add_entry(q, n, b);
+    if (n > 0 && take_pages(s, q, q->n_done + n, b)) add_entry(s, q, n, b);
 }
 
 static void plan_chunks(struct sched *s, struct batch *b) {
@@ -283,7 +356,7 @@ static void plan_chunks(struct sched *s, struct batch *b) {
 static bool may_admit(const struct sched *s, const struct seq *q, const struct batch *b) {
     if (!s->n_free_slots || chunk_room(s, b) <= 0) return false;
     /* Room for the whole prompt, and a page for each running sequence to grow into. */
-    return !s->running.n || pages_for(s, q->n_given + 1) + s->running.n <= s->pool.n_free;
+    return !s->running.n || pages_for(s, q->n_given + 1) + s->running.n <= available(s);
 }
 
 static void admit(struct sched *s, struct batch *b) {
@@ -295,6 +368,7 @@ static void admit(struct sched *s, struct batch *b) {
         s->by_slot[q->slot] = q;
         list_add(&s->running, q, false);
         batch_slots(b)[b->n_slots++] = (struct batch_slot){.slot = q->slot, .sampling = q->req->sampling};
+        begin_with_cached(s, q);
         plan_chunk(s, q, b);
     }
 }
@@ -304,7 +378,7 @@ static void publish_stats(struct sched *s, const struct batch *b) {
     if (!st) return;
     atomic_store_explicit(&st->running, s->running.n, memory_order_relaxed);
     atomic_store_explicit(&st->waiting, s->waiting.n, memory_order_relaxed);
-    atomic_store_explicit(&st->pages_used, s->a.n_pages - 1 - s->pool.n_free, memory_order_relaxed);
+    atomic_store_explicit(&st->pages_used, s->a.n_pages - 1 - available(s), memory_order_relaxed);
     if (b && b->n_seqs) {
         atomic_fetch_add_explicit(&st->steps, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&st->prompt_tokens, (uint64_t)b->n_given, memory_order_relaxed);
@@ -364,6 +438,9 @@ void sched_commit(struct sched *s, const struct batch *b, const struct result *r
         struct seq *q = s->by_slot[e->slot];
         if (!q) BUG("step %llu: slot %d belongs to nobody", (unsigned long long)b->step, e->slot);
         q->in_flight--;
+        bool was_prompt = q->n_kv < q->n_given;
+        if (e->pos + e->n_tokens > q->n_kv) q->n_kv = e->pos + e->n_tokens;
+        if (was_prompt && q->n_kv >= q->n_given && q->finish == FINISH_NONE) share(s, q);
         if (e->row >= 0) q->n_sampling--;
         if (e->row >= 0 && q->finish == FINISH_NONE) take_token(s, q, &res->rows[e->row]); /* may settle it */
         else settle(s, q);
@@ -376,6 +453,7 @@ void sched_commit(struct sched *s, const struct batch *b, const struct result *r
 static void publish(struct seq *q) {
     struct request *r = q->req;
     r->n_out = q->n_out;
+    r->n_cached = q->n_cached;
     r->finish = q->finish;
     if (q->finish == FINISH_STOP) r->stop_id = r->out_tokens[q->n_out - 1];
     if (q->finish == FINISH_ERROR) {
@@ -407,25 +485,35 @@ void sched_flush(struct sched *s) {
 
 /* ---- checking ---- */
 
-void sched_check(const struct sched *s) {
-    int32_t held = 0, slots = 0;
-    uint8_t *seen = mem_zalloc((size_t)s->a.n_pages, 1);
-    for (const struct seq *q = s->running.first; q; q = q->next) {
-        slots++;
-        if (s->by_slot[q->slot] != q) BUG("slot %d is not its sequence's", q->slot);
-        if (q->finish != FINISH_NONE && !q->in_flight) BUG("slot %d is kept by a finished sequence", q->slot);
-        if (q->in_flight < 0 || q->n_sampling < 0 || q->n_done > q->n_pages * s->a.page_size)
-            BUG("slot %d: in flight %d, sampling %d, done %d of %d pages", q->slot, q->in_flight, q->n_sampling,
-                q->n_done, q->n_pages);
-        for (int32_t i = 0; i < q->n_pages; i++) {
-            int32_t page = page_row(s, q->slot)[i];
-            if (page <= 0 || page >= s->a.n_pages || seen[page]++) BUG("page %d has two owners", page);
-            held++;
-        }
+static int32_t check_row(const struct sched *s, const struct seq *q, uint8_t *owners) {
+    if (s->by_slot[q->slot] != q) BUG("slot %d is not its sequence's", q->slot);
+    if (q->finish != FINISH_NONE && !q->in_flight) BUG("slot %d is kept by a finished sequence", q->slot);
+    if (q->in_flight < 0 || q->n_sampling < 0 || q->n_kv > q->n_done || q->n_done > q->n_pages * s->a.page_size ||
+        q->n_shared > q->n_pages)
+        BUG("slot %d: in flight %d, sampling %d, computed %d, planned %d, %d pages, %d shared", q->slot, q->in_flight,
+            q->n_sampling, q->n_kv, q->n_done, q->n_pages, q->n_shared);
+    const int32_t *row = page_row(s, q->slot);
+    for (int32_t i = 0; i < q->n_pages; i++) {
+        if (row[i] <= 0 || row[i] >= s->a.n_pages) BUG("slot %d has page %d", q->slot, row[i]);
+        if (i < q->n_shared && !(owners[row[i]] & 1)) BUG("page %d is shared, but not in the cache", row[i]);
+        if (i >= q->n_shared && owners[row[i]]) BUG("page %d has two owners", row[i]);
+        if (i >= q->n_shared) owners[row[i]] = 2;
     }
-    free(seen);
-    if (held + s->pool.n_free != s->a.n_pages - 1)
-        BUG("pages: %d held + %d free != %d", held, s->pool.n_free, s->a.n_pages - 1);
+    return q->n_pages - q->n_shared;
+}
+
+void sched_check(struct sched *s) {
+    int32_t held = 0, slots = 0, cached = s->radix ? radix_pages(s->radix) : 0;
+    uint8_t *owners = mem_zalloc((size_t)s->a.n_pages, 1); /* 1: the cache, 2: a sequence */
+    if (s->radix) radix_check(s->radix, owners);
+    for (int32_t i = 0; i < s->a.n_pages; i++)
+        if (owners[i] > 1) BUG("page %d lies under two nodes of the cache", i);
+    for (const struct seq *q = s->running.first; q; q = q->next, slots++) held += check_row(s, q, owners);
+    for (int32_t i = 1; i < s->a.n_pages; i++)
+        if ((owners[i] != 0) != (s->pool.taken[i] != 0)) BUG("page %d: taken %d, owner %d", i, s->pool.taken[i], owners[i]);
+    free(owners);
+    if (held + cached + s->pool.n_free != s->a.n_pages - 1)
+        BUG("pages: %d held + %d cached + %d free != %d", held, cached, s->pool.n_free, s->a.n_pages - 1);
     if (slots + s->n_free_slots != s->a.max_running || slots != s->running.n)
         BUG("slots: %d used + %d free != %d", slots, s->n_free_slots, s->a.max_running);
 }

@@ -26,6 +26,7 @@ struct sched_args {
     int32_t max_len;      /* tokens of one sequence; n_pages must hold one such sequence */
     int32_t page_size;
     int32_t n_pages;      /* the dummy page 0 included */
+    bool radix;           /* keep a prefix cache (kv/radix.h); false: none */
     struct stats *stats;  /* may be NULL */
 };
 
@@ -53,6 +54,6 @@ bool sched_idle(const struct sched *s); /* none of them */
 void sched_flush(struct sched *s);
 
 /* Check every invariant (slow; tests): BUG() when one is broken. */
-void sched_check(const struct sched *s);
+void sched_check(struct sched *s);
 
 #endif

@@ -39,11 +39,16 @@ struct fake {
     int32_t table[MAX_RUNNING][MAX_LEN + 1];
     int32_t last[MAX_RUNNING];
     uint64_t seed[MAX_RUNNING];
+    int32_t salt[MAX_RUNNING]; /* what a slot writes is marked with its salt, and may be read only by the same */
 };
 
 static void run(struct fake *f, const struct batch *b, struct result *r) {
     assert_int_equal(batch_check(b), 0);
-    for (int32_t i = 0; i < b->n_slots; i++) f->seed[batch_slots(b)[i].slot] = batch_slots(b)[i].sampling.seed;
+    for (int32_t i = 0; i < b->n_slots; i++) {
+        const struct batch_slot *s = &batch_slots(b)[i];
+        f->seed[s->slot] = s->sampling.seed;
+        f->salt[s->slot] = s->sampling.top_k;
+    }
     for (int32_t i = 0; i < b->n_pages; i++) {
         struct batch_page p = batch_pages(b)[i];
         assert_true(p.page > 0);
@@ -55,13 +60,16 @@ static void run(struct fake *f, const struct batch *b, struct result *r) {
         total += q.n_tokens;
         for (int32_t j = 0; j < q.n_tokens; j++) {
             int32_t p = q.pos + j, token = q.token_at < 0 ? f->last[q.slot] : batch_tokens(b)[q.token_at + j];
-            f->kv[f->table[q.slot][p / f->page_size] * f->page_size + p % f->page_size] = token;
+            f->kv[f->table[q.slot][p / f->page_size] * f->page_size + p % f->page_size] = token * 4 + f->salt[q.slot];
         }
         if (q.row < 0) continue;
         assert_int_equal(q.row, rows++);
         int32_t seen[MAX_LEN], n = q.pos + q.n_tokens;
-        for (int32_t p = 0; p < n; p++)
+        for (int32_t p = 0; p < n; p++) {
             seen[p] = f->kv[f->table[q.slot][p / f->page_size] * f->page_size + p % f->page_size];
+            assert_int_equal(seen[p] % 4, f->salt[q.slot]);
+            seen[p] /= 4;
+        }
         int32_t token = next_token(seen, n, f->seed[q.slot]);
         f->last[q.slot] = token;
         r->rows[q.row] = (struct result_row){.slot = q.slot, .n_tokens = 1, .tokens = {token}};
@@ -83,10 +91,16 @@ static const int32_t stops[] = {EOS};
 static struct job *new_job(struct outbox *box, uint64_t id) {
     struct job *j = mem_zalloc(1, sizeof *j);
     int32_t n = 1 + (int32_t)rng(60), seq[2 * MAX_LEN];
-    for (int32_t i = 0; i < n; i++) seq[i] = j->prompt[i] = (int32_t)rng(VOCAB);
+    /* Few different beginnings, so that prefixes are shared; one salt of three keeps apart what must not meet. */
+    uint32_t family = rng(4), own_from = rng(60);
+    for (int32_t i = 0; i < n; i++)
+        seq[i] = j->prompt[i] = i < (int32_t)own_from ? (int32_t)((family * 31 + (uint32_t)i * 7) % VOCAB) : (int32_t)rng(VOCAB);
+    static const char *const salts[] = {NULL, "a", "b"};
+    uint32_t salt = rng(3);
     j->r = (struct request){.id = id, .prompt = j->prompt, .n_prompt = n, .max_tokens = 1 + (int32_t)rng((uint32_t)(MAX_LEN - n)),
-                            .stop_ids = stops, .n_stop_ids = 1, .outbox = box, .owner = j, .out_tokens = j->out};
-    j->r.sampling.seed = rng(1000);
+                            .stop_ids = stops, .n_stop_ids = 1, .outbox = box, .owner = j, .out_tokens = j->out, .cache_salt = salts[salt]};
+    j->r.sampling.top_k = (int32_t)salt;
+    j->r.sampling.seed = rng(3);
     j->r.sampling.n_logprobs = -1;
     while (j->n_want < j->r.max_tokens) {
         int32_t t = next_token(seq, n, j->r.sampling.seed);
@@ -96,7 +110,7 @@ static struct job *new_job(struct outbox *box, uint64_t id) {
     return j;
 }
 
-static int take_news(struct outbox *box) {
+static int take_news(struct outbox *box, struct job **live) {
     struct news list[8];
     int n, finished = 0;
     while ((n = outbox_take(box, list, 8, false)) > 0)
@@ -111,6 +125,7 @@ static int take_news(struct outbox *box) {
             }
             j->done = true;
             finished++;
+            live[j->r.id] = NULL;
             free(j);
         }
     return finished;
@@ -118,14 +133,14 @@ static int take_news(struct outbox *box) {
 
 struct setting {
     int32_t page_size, n_pages, max_prefill;
-    bool overlap;
+    bool overlap, radix;
 };
 
-static void play(struct setting set, int n_requests, uint64_t seed, uint64_t *retracted) {
+static void play(struct setting set, int n_requests, uint64_t seed, struct stats *all) {
     rng_state = seed;
     struct stats stats = {0};
     struct sched_args a = {.max_running = MAX_RUNNING, .max_prefill = set.max_prefill, .max_len = MAX_LEN,
-                           .page_size = set.page_size, .n_pages = set.n_pages, .stats = &stats};
+                           .page_size = set.page_size, .n_pages = set.n_pages, .radix = set.radix, .stats = &stats};
     struct sched *s = sched_new(&a);
     struct batch_limits lim = sched_limits(&a);
     struct batch *b[2] = {batch_init(mem_aligned(64, batch_size(&lim)), &lim), batch_init(mem_aligned(64, batch_size(&lim)), &lim)};
@@ -134,13 +149,18 @@ static void play(struct setting set, int n_requests, uint64_t seed, uint64_t *re
     struct fake f = {.page_size = set.page_size, .kv = mem_zalloc((size_t)(set.n_pages * set.page_size), sizeof(int32_t))};
     struct outbox box;
     assert_int_equal(outbox_init(&box), 0);
+    struct job *live[512] = {0};
     int made = 0, finished = 0, under_way = 0, turn = 0;
     for (int step = 0; finished < n_requests; step++) {
         assert_true(step < 200000);
         while (made < n_requests && rng(3) == 0) {
             struct job *j = new_job(&box, (uint64_t)made);
-            made++;
+            live[made++] = j;
             sched_add(s, &j->r);
+        }
+        if (rng(20) == 0 && made) { /* somebody hangs up */
+            struct job *j = live[rng((uint32_t)made)];
+            if (j) j->r.cancelled = true;
         }
         bool planned = sched_plan(s, b[turn]);
         sched_check(s);
@@ -157,13 +177,15 @@ static void play(struct setting set, int n_requests, uint64_t seed, uint64_t *re
             sched_check(s);
         }
         sched_flush(s);
-        finished += take_news(&box);
+        finished += take_news(&box, live);
     }
     if (under_way) sched_commit(s, b[turn ^ 1], &res[turn ^ 1]);
     sched_flush(s);
     assert_true(sched_idle(s));
     sched_check(s);
-    *retracted += stats.retracted;
+    all->retracted += stats.retracted;
+    all->cached_tokens += stats.cached_tokens;
+    all->finished_abort += stats.finished_abort;
     outbox_release(&box);
     sched_free(s);
     free(f.kv);
@@ -173,13 +195,19 @@ static void play(struct setting set, int n_requests, uint64_t seed, uint64_t *re
 static void every_route_gives_the_same_tokens(void **state) {
     (void)state;
     static const struct setting sets[] = {
-        {1, 1 + MAX_LEN, 64, false}, {16, 1 + 8, 64, false}, {16, 1 + 12, 7, true}, {1, 400, 1, true},
-        {7, 1 + 40, 1000, true},     {64, 1 + 4, 33, true},  {16, 200, 64, false},  {3, 1 + 45, 64, true},
+        {1, 1 + MAX_LEN, 64, false, false}, {16, 1 + 8, 64, false, false}, {16, 1 + 12, 7, true, false},
+        {1, 400, 1, true, false},           {7, 1 + 40, 1000, true, false}, {64, 1 + 4, 33, true, false},
+        {16, 200, 64, false, false},        {3, 1 + 45, 64, true, false},   {1, 1 + MAX_LEN, 64, false, true},
+        {16, 1 + 8, 64, false, true},       {16, 1 + 12, 7, true, true},    {1, 400, 1, true, true},
+        {7, 1 + 40, 1000, true, true},      {64, 1 + 4, 33, true, true},    {16, 200, 64, false, true},
+        {3, 1 + 45, 64, true, true},        {4, 300, 20, true, true},
     };
-    uint64_t retracted = 0;
+    struct stats all = {0};
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
-        for (uint64_t seed = 1; seed <= 6; seed++) play(sets[i], 120, seed * 77 + i, &retracted);
-    assert_true(retracted > 100); /* the small pools really ran out */
+        for (uint64_t seed = 1; seed <= 6; seed++) play(sets[i], 120, seed * 77 + i, &all);
+    assert_true(all.retracted > 100); /* the small pools really ran out */
+    assert_true(all.cached_tokens > 10000);
+    assert_true(all.finished_abort > 50);
 }
 
 static void cancelled_at_every_stage(void **state) {
