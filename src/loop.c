@@ -2,6 +2,7 @@
  * nothing to compute. */
 #include "loop.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 
 #include <stdlib.h>
@@ -18,29 +19,33 @@ void loop_release(struct loop *l) {
 
 /* Returns false when the inbox is closed and all work is done. */
 static bool inbox_drain(struct loop *l) {
-    bool draining, idle = l->under_way == 0 && sched_idle(l->sched);
-    struct request *r = inbox_take(l->inbox, idle, &draining);
+    bool idle = l->under_way == 0 && sched_idle(l->sched);
+    struct inbox_news news;
+    inbox_take(l->inbox, idle, &news);
+    struct request *r = news.requests;
     bool any = r != NULL;
     while (r) {
         struct request *next = r->next_in;
         sched_add(l->sched, r);
         r = next;
     }
-    return any || !idle || !draining;
+    if (news.cancelled) sched_look_for_cancelled(l->sched);
+    if (news.flush_cache) sched_flush_cache(l->sched);
+    return any || !idle || !news.draining;
 }
 
 static int commit_oldest(struct loop *l, struct err *e) {
     const struct batch *b = l->batch[(l->turn + (unsigned)l->under_way) & 1];
     const struct result *r;
     if (engine_collect(l->engine, &r, e)) return -1;
-    sched_commit(l->sched, b, r);
+    sched_commit(l->sched, b, r, clock_ns());
     l->under_way--;
     return 0;
 }
 
 static int loop_step(struct loop *l, struct err *e) {
     struct batch *b = l->batch[l->turn & 1];
-    bool planned = sched_plan(l->sched, b);
+    bool planned = sched_plan(l->sched, b, clock_ns());
     if (planned) {
         if (engine_launch(l->engine, b, e)) return -1;
         l->under_way++;

@@ -68,6 +68,14 @@ static const struct row rows[] = {
      NULL},
     {"num-pages", "", NULL, INT, AT(num_pages), 2, 1000000000, "N", "auto", CMD_RUNS,
      "pages of the KV cache (default: what --memory-ratio leaves)", NULL},
+    {"schedule-policy", "", NULL, CHOICE, AT(policy), 0, 0, "fcfs|lpm|classic", "fcfs", CMD_RUNS,
+     "who is admitted next: `fcfs` first come, first served; `lpm` longest cached prefix first; `classic` as Mini-SGLang "
+     "does it, prompts before answers and every answer's whole length reserved", NULL},
+    {"target-itl", "", NULL, INT, AT(target_itl), 1, 3600000, "MS", "auto", CMD_RUNS,
+     "prompt chunks are cut so that running streams wait at most this long for their next token (default: 50 ms on a GPU, "
+     "500 ms on the CPU)", NULL},
+    {"request-timeout", "", NULL, INT, AT(request_timeout), 1, 604800, "S", "auto", CMD_SERVE,
+     "seconds after which a request is ended with an error (default: none)", NULL},
     {"cache-type", "", NULL, CHOICE, AT(cache_type), 0, 0, "radix|naive", "radix", CMD_RUNS,
      "prefix cache: `radix` keeps the beginnings that requests share, `naive` keeps none", NULL},
     {"attention-backend", "attn", NULL, TEXT, AT(attention), 0, 0, "PREFILL,DECODE", "auto", CMD_RUNS,
@@ -117,7 +125,7 @@ static bool same(const char *a, const char *b) { return strcasecmp(a, b) == 0; }
 /* The choice in "a|b|c" that equals value, whatever its case; NULL when none. Returned from a constant. */
 static const char *choice(const char *choices, const char *value) {
     static const char *const all[] = {"auto",  "cpu",   "cuda",  "ref",   "generic", "avx2",        "avx512",     "avx512bf16",
-                                      "naive", "radix", "fused", "DEBUG", "INFO",    "WARNING",     "ERROR",      "float16",
+                                      "naive", "radix", "fcfs",  "lpm",  "classic", "fused", "DEBUG", "INFO",    "WARNING",     "ERROR",      "float16",
                                       "bfloat16", "float32", "huggingface", "modelscope"};
     size_t n = strlen(value);
     for (const char *p = choices; *p;) {

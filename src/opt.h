@@ -26,11 +26,11 @@ enum {
 /* Values; a number of -1 and a NULL string mean "not given: decide" where the table's default says auto or none. */
 struct options {
     const char *model, *served_model_name, *chat_template, *model_source;
-    const char *dtype, *device, *cpu_isa, *attention, *moe_backend, *cache_type, *log_level;
+    const char *dtype, *device, *cpu_isa, *attention, *moe_backend, *cache_type, *policy, *log_level;
     const char *host, *api_key, *out;
     int64_t tp, port, threads, num_tokenizer;
     int64_t max_running, max_seq_len, max_prefill, page_size, num_pages, cuda_graph_max_bs, max_queued;
-    int64_t max_connections, max_body, seed, shard_bytes;
+    int64_t target_itl, request_timeout, max_connections, max_body, seed, shard_bytes;
     double memory_ratio;
     bool dummy_weight, shell, disable_pynccl, decode, special, json, markdown, raw, help;
     const char *positional; /* generate: the prompt; help: a subcommand */

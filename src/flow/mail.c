@@ -40,6 +40,7 @@ bool inbox_push(struct inbox *in, struct request *r) {
 void inbox_cancel(struct inbox *in, struct request *r) {
     atomic_store_explicit(&r->cancelled, true, memory_order_relaxed);
     pthread_mutex_lock(&in->lock);
+    in->cancelled = true;
     tell(in);
     pthread_mutex_unlock(&in->lock);
 }
@@ -51,17 +52,23 @@ void inbox_drain_begin(struct inbox *in) {
     pthread_mutex_unlock(&in->lock);
 }
 
-struct request *inbox_take(struct inbox *in, bool wait, bool *draining) {
+void inbox_flush_cache(struct inbox *in) {
+    pthread_mutex_lock(&in->lock);
+    in->flush_cache = true;
+    tell(in);
+    pthread_mutex_unlock(&in->lock);
+}
+
+void inbox_take(struct inbox *in, bool wait, struct inbox_news *news) {
     pthread_mutex_lock(&in->lock);
     while (wait && !in->news) pthread_cond_wait(&in->wake, &in->lock);
-    struct request *list = in->first;
+    *news = (struct inbox_news){.requests = in->first, .draining = in->draining, .cancelled = in->cancelled,
+                                .flush_cache = in->flush_cache};
     in->first = NULL;
     in->last = &in->first;
     in->n_waiting = 0;
-    in->news = false;
-    *draining = in->draining;
+    in->news = in->cancelled = in->flush_cache = false;
     pthread_mutex_unlock(&in->lock);
-    return list;
 }
 
 int outbox_init(struct outbox *out) {

@@ -13,6 +13,7 @@ struct inbox {
     pthread_cond_t wake;
     struct request *first, **last; /* new requests in order of arrival */
     bool news;                     /* something to look at: a request, a cancel, a drain */
+    bool cancelled, flush_cache;   /* since the last take */
     bool draining;                 /* no more requests are coming; the scheduler ends when it is idle */
     int n_waiting;                 /* requests lying here */
 };
@@ -25,9 +26,17 @@ bool inbox_push(struct inbox *in, struct request *r);
  * in the front end's eyes. */
 void inbox_cancel(struct inbox *in, struct request *r);
 void inbox_drain_begin(struct inbox *in);
-/* The scheduler's: take all requests, linked by next_in (NULL when none). With wait, sleep until there is news.
- * *draining tells whether the inbox is closed for more. */
-struct request *inbox_take(struct inbox *in, bool wait, bool *draining);
+/* Ask the scheduler to drop the prefix cache. Any thread. */
+void inbox_flush_cache(struct inbox *in);
+
+/* The scheduler's: take everything. With wait, sleep until there is news. */
+struct inbox_news {
+    struct request *requests; /* linked by next_in; NULL: none */
+    bool draining;            /* the inbox is closed for more */
+    bool cancelled;           /* some request's `cancelled` was set */
+    bool flush_cache;
+};
+void inbox_take(struct inbox *in, bool wait, struct inbox_news *news);
 
 /* ---- outbox: one sender (the scheduler thread), one receiver (an I/O thread, or a CLI) ---- */
 

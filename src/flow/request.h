@@ -30,7 +30,8 @@ enum finish {
     FINISH_STOP,   /* a stop token id or EOS; stop_id tells which. Stop strings are the front end's: it cancels */
     FINISH_LENGTH, /* max_tokens or the context length */
     FINISH_ABORT,  /* cancelled */
-    FINISH_ERROR   /* error says why; an http-like status in error_status */
+    FINISH_TIMEOUT, /* its deadline passed */
+    FINISH_ERROR   /* the model computed no valid number for the next token */
 };
 
 struct logprob {
@@ -55,6 +56,7 @@ struct request {
     int32_t max_tokens;      /* >= 1; n_prompt + max_tokens <= context length */
     const int32_t *stop_ids; /* [n_stop_ids], EOS ids included unless ignored; at most STOP_IDS_MAX */
     int32_t n_stop_ids;
+    uint64_t deadline;       /* clock_ns() by which it must have finished; 0: none */
     const char *cache_salt;  /* NULL: none. Prefixes are shared only among requests with the same salt */
     struct sampling sampling;
     struct outbox *outbox;   /* where news goes */
@@ -67,8 +69,6 @@ struct request {
     enum finish finish;
     int32_t stop_id;       /* the id that ended it, with FINISH_STOP; it is the last of out_tokens */
     int32_t n_cached;      /* prompt tokens found in the prefix cache */
-    int error_status;      /* with FINISH_ERROR: 429, 500, 503 */
-    char error[160];
     bool in_outbox;
     struct request *next_out;
 

@@ -210,11 +210,17 @@ void radix_free(struct radix *r) {
 
 /* ---- roots ---- */
 
-struct radix_node *radix_root(struct radix *r, const char *salt) {
+struct radix_node *radix_root_find(struct radix *r, const char *salt) {
     if (!salt || !*salt) return &r->common;
     for (struct radix_node *x = r->roots; x; x = x->next_root)
         if (!strcmp(x->salt, salt)) return x;
-    struct radix_node *x = mem_zalloc(1, sizeof *x);
+    return NULL;
+}
+
+struct radix_node *radix_root(struct radix *r, const char *salt) {
+    struct radix_node *x = radix_root_find(r, salt);
+    if (x) return x;
+    x = mem_zalloc(1, sizeof *x);
     x->heap_at = -1;
     x->salt = mem_strdup(salt);
     x->next_root = r->roots;
@@ -246,23 +252,23 @@ static int32_t common_pages(const struct radix *r, const struct radix_node *x, c
     return i;
 }
 
-int32_t radix_match(struct radix *r, struct radix_node *root, const int32_t *tokens, int32_t n, int32_t *pages,
-                    struct radix_node **deepest) {
+struct radix_hit radix_match(struct radix *r, struct radix_node *root, const int32_t *tokens, int32_t n, int32_t *pages) {
+    struct radix_hit hit = {.node = root};
     struct radix_node *x = root;
-    int32_t got = 0, at = 0;
+    int32_t at = 0;
     r->now++;
-    *deepest = root;
     while (n - at >= r->page_size && (x = child(r, x, tokens + at))) {
         int32_t m = common_pages(r, x, tokens + at, n - at);
-        memcpy(pages + got, x->pages, (size_t)m * sizeof *pages);
-        got += m;
+        memcpy(pages + hit.n_pages, x->pages, (size_t)m * sizeof *pages);
+        hit.n_pages += m;
+        if (!x->held) hit.n_unheld += m;
         at += m * r->page_size;
         x->used = r->now;
-        *deepest = x;
+        hit.node = x;
         if (m < x->n_pages) break;
     }
-    heap_settle(r, *deepest); /* its time changed */
-    return got;
+    heap_settle(r, hit.node); /* its time changed */
+    return hit;
 }
 
 /* ---- locks ---- */

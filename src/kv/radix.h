@@ -33,11 +33,15 @@ void radix_free(struct radix *r); /* gives no page back: the pool ends with it *
 /* The root of a salt (any bytes; NULL or "": the common root). It stays until the salt's last node is evicted and no
  * lock is held; take it again for each request. */
 struct radix_node *radix_root(struct radix *r, const char *salt);
+struct radix_node *radix_root_find(struct radix *r, const char *salt); /* the same, but NULL when the salt has none */
 
-/* The longest cached prefix of tokens[0..n): whole pages only. Writes their numbers to pages and returns how many;
- * *deepest is the node to lock (the root when nothing matches). */
-int32_t radix_match(struct radix *r, struct radix_node *root, const int32_t *tokens, int32_t n, int32_t *pages,
-                    struct radix_node **deepest);
+/* The longest cached prefix of tokens[0..n): whole pages only; their numbers go to pages. */
+struct radix_hit {
+    struct radix_node *node; /* the one to lock; the root when nothing matches */
+    int32_t n_pages;         /* matched */
+    int32_t n_unheld;        /* of them, pages that could be evicted now */
+};
+struct radix_hit radix_match(struct radix *r, struct radix_node *root, const int32_t *tokens, int32_t n, int32_t *pages);
 
 void radix_lock(struct radix *r, struct radix_node *node);
 void radix_unlock(struct radix *r, struct radix_node *node);

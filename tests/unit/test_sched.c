@@ -140,7 +140,8 @@ static void play(struct setting set, int n_requests, uint64_t seed, struct stats
     rng_state = seed;
     struct stats stats = {0};
     struct sched_args a = {.max_running = MAX_RUNNING, .max_prefill = set.max_prefill, .max_len = MAX_LEN,
-                           .page_size = set.page_size, .n_pages = set.n_pages, .radix = set.radix, .stats = &stats};
+                           .page_size = set.page_size, .n_pages = set.n_pages, .radix = set.radix, .stats = &stats,
+                           .policy = (int32_t)(seed % 3), .margin_percent = 3, .target_itl = seed % 2 ? 5000 : 0};
     struct sched *s = sched_new(&a);
     struct batch_limits lim = sched_limits(&a);
     struct batch *b[2] = {batch_init(mem_aligned(64, batch_size(&lim)), &lim), batch_init(mem_aligned(64, batch_size(&lim)), &lim)};
@@ -150,6 +151,7 @@ static void play(struct setting set, int n_requests, uint64_t seed, struct stats
     struct outbox box;
     assert_int_equal(outbox_init(&box), 0);
     struct job *live[512] = {0};
+    uint64_t clock = 1;
     int made = 0, finished = 0, under_way = 0, turn = 0;
     for (int step = 0; finished < n_requests; step++) {
         assert_true(step < 200000);
@@ -161,8 +163,9 @@ static void play(struct setting set, int n_requests, uint64_t seed, struct stats
         if (rng(20) == 0 && made) { /* somebody hangs up */
             struct job *j = live[rng((uint32_t)made)];
             if (j) j->r.cancelled = true;
+            sched_look_for_cancelled(s);
         }
-        bool planned = sched_plan(s, b[turn]);
+        bool planned = sched_plan(s, b[turn], clock += 1000);
         sched_check(s);
         if (planned) {
             assert_true(b[turn]->n_tokens <= lim.max_tokens && b[turn]->n_pages <= lim.max_pages);
@@ -172,14 +175,14 @@ static void play(struct setting set, int n_requests, uint64_t seed, struct stats
         }
         if (under_way && (under_way > 1 || !planned || !set.overlap)) {
             int oldest = under_way & 1 ? turn ^ 1 : turn;
-            sched_commit(s, b[oldest], &res[oldest]);
+            sched_commit(s, b[oldest], &res[oldest], clock += 1000);
             under_way--;
             sched_check(s);
         }
         sched_flush(s);
         finished += take_news(&box, live);
     }
-    if (under_way) sched_commit(s, b[turn ^ 1], &res[turn ^ 1]);
+    if (under_way) sched_commit(s, b[turn ^ 1], &res[turn ^ 1], clock);
     sched_flush(s);
     assert_true(sched_idle(s));
     sched_check(s);
@@ -230,19 +233,20 @@ static void cancelled_at_every_stage(void **state) {
         }
         bool in_flight = false;
         for (int step = 0; step < at; step++) {
-            in_flight = sched_plan(s, b);
+            in_flight = sched_plan(s, b, 0);
             if (in_flight) run(&f, b, &res);
             if (step == at - 1 && at % 2) break; /* leave the last one uncommitted */
-            sched_commit(s, b, &res);
+            sched_commit(s, b, &res, 0);
             in_flight = false;
             sched_flush(s);
         }
         for (int i = 0; i < 3; i++) r[i].cancelled = true;
+        sched_look_for_cancelled(s);
         if (in_flight) {
-            sched_commit(s, b, &res);
+            sched_commit(s, b, &res, 0);
             sched_flush(s);
         }
-        assert_false(sched_plan(s, b));
+        assert_false(sched_plan(s, b, 0));
         sched_flush(s);
         assert_true(sched_idle(s));
         sched_check(s);

@@ -1,0 +1,41 @@
+/* app.h: a model that is being run: everything from the checkpoint's files to the scheduler thread, opened in the
+ * right order and closed in reverse. Front ends (serve, generate) put requests into app.inbox. */
+#ifndef MINISGL_APP_H
+#define MINISGL_APP_H
+#include "base/err.h"
+#include "flow/mail.h"
+#include "flow/stats.h"
+#include "loop.h"
+#include "model/config.h"
+#include "model/safetensors.h"
+#include "model/weights.h"
+#include "opt.h"
+
+#include <pthread.h>
+
+struct tokenizer;
+struct chat_template;
+
+struct app {
+    char *dir;                       /* the model's folder */
+    struct config config;
+    struct checkpoint *checkpoint;   /* NULL with dummy weights */
+    struct weights weights;
+    struct tokenizer *tokenizer;
+    struct chat_template *chat_template; /* NULL: the model has none */
+    struct engine *engine;
+    struct sched *sched;
+    struct loop loop;
+    struct inbox inbox;
+    struct stats stats;
+    int32_t max_len;                 /* longest sequence that can be served */
+    pthread_t thread;
+};
+
+/* Load the model and start the scheduler thread. -1: *e; nothing is left open. A machine that breaks later ends the
+ * process from the scheduler thread (exit code 1). */
+int app_open(struct app *a, const struct options *o, struct err *e);
+/* Let running requests finish, then release everything. */
+void app_close(struct app *a);
+
+#endif

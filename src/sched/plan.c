@@ -1,0 +1,164 @@
+/* plan.c: one step: decodes, then chunks of prompts that were begun, then newly admitted ones. Scheduler thread.
+ * Pressure is no error here: no page means evict, wait, or put back the youngest. */
+#include "sched/seq.h"
+
+/* Let q's row cover n_tokens; false, and nothing is taken, when there are not that many pages or the batch cannot
+ * carry the news. */
+static bool take_pages(struct sched *s, struct seq *q, int32_t n_tokens, const struct batch *b) {
+    int32_t want = pages_for(s, n_tokens), *row = page_row(s, q->slot);
+    if (want - q->n_pages > share_available(s)) return false;
+    int32_t news = (want > q->n_pages ? want : q->n_pages) - q->dirty_from;
+    if (b->n_pages + news > s->max_page_changes) return false;
+    while (q->n_pages < want) row[q->n_pages++] = share_take_page(s);
+    return true;
+}
+
+/* Make room for q by putting back the youngest sequences; false when it must wait (or was itself put back). */
+static bool make_room(struct sched *s, struct seq *q, int32_t n_tokens, const struct batch *b) {
+    while (!take_pages(s, q, n_tokens, b)) {
+        struct seq *victim = s->running.last;
+        while (victim && (victim->finish != FINISH_NONE || victim->retract)) victim = victim->prev;
+        if (!victim) return false;
+        victim->retract = true;
+        bool self = victim == q, gone_now = victim->in_flight == 0;
+        seq_settle(s, victim);
+        if (self || !gone_now) return false;
+    }
+    return true;
+}
+
+static void add_entry(struct sched *s, struct seq *q, int32_t n_tokens, struct batch *b) {
+    for (; q->dirty_from < q->n_pages; q->dirty_from++)
+        batch_pages(b)[b->n_pages++] = (struct batch_page){
+            .slot = q->slot, .index = q->dirty_from, .page = page_row(s, q->slot)[q->dirty_from]};
+    struct batch_seq *e = &batch_seqs(b)[b->n_seqs++];
+    *e = (struct batch_seq){.slot = q->slot, .pos = q->n_done, .n_tokens = n_tokens, .token_at = -1, .row = -1};
+    if (q->n_done < q->n_given) {
+        e->token_at = b->n_given;
+        int32_t *to = batch_tokens(b) + b->n_given;
+        for (int32_t i = 0; i < n_tokens; i++) to[i] = token_at(q, q->n_done + i);
+        b->n_given += n_tokens;
+    }
+    q->n_done += n_tokens;
+    q->in_flight++;
+    b->n_tokens += n_tokens;
+    if (q->n_done >= q->n_given) {
+        e->row = b->n_rows++;
+        q->n_sampling++;
+    }
+}
+
+static bool stays(const struct seq *q) { return q->finish == FINISH_NONE && !q->retract; }
+
+static bool wants_decode(const struct seq *q) {
+    return stays(q) && q->n_done >= q->n_given && q->n_out + q->n_sampling < q->req->max_tokens;
+}
+
+static void plan_decodes(struct sched *s, struct batch *b) {
+    for (struct seq *q = s->running.first, *next; q; q = next) {
+        next = q->next;
+        if (!wants_decode(q)) continue;
+        if (make_room(s, q, q->n_done + 1, b)) add_entry(s, q, 1, b);
+        if (next && next->state == SEQ_WAITING) break; /* put back, and so was everything younger */
+    }
+}
+
+/* Prompt tokens that this step may still take. Decodes always run; when they alone fill the step, one prompt token
+ * still goes along, so that prompts never starve. */
+static int32_t chunk_room(const struct sched *s, const struct batch *b) {
+    int32_t decodes = b->n_tokens - b->n_given, most = s->a.max_prefill - decodes;
+    if (decodes && s->a.target_itl) {
+        int32_t n = pace_chunk(&s->pace, s->a.target_itl);
+        if (n < most) most = n;
+    }
+    if (most < 1) most = 1;
+    return most - b->n_given;
+}
+
+static void plan_chunk(struct sched *s, struct seq *q, struct batch *b) {
+    int32_t n = q->n_given - q->n_done, room = chunk_room(s, b);
+    if (n > room) n = room;
+    int32_t page_room = (q->n_pages + share_available(s)) * s->a.page_size - q->n_done;
+    if (n > page_room) n = page_room;
+    if (n > 0 && take_pages(s, q, q->n_done + n, b)) add_entry(s, q, n, b);
+}
+
+static void plan_chunks(struct sched *s, struct batch *b) {
+    for (struct seq *q = s->running.first; q && chunk_room(s, b) > 0; q = q->next)
+        if (stays(q) && q->n_done < q->n_given) plan_chunk(s, q, b);
+}
+
+static void admit(struct sched *s, struct batch *b) {
+    struct seq *q;
+    while (chunk_room(s, b) > 0 && (q = policy_next(s))) {
+        seq_list_drop(&s->waiting, q);
+        q->state = SEQ_RUNNING;
+        q->slot = s->free_slots[--s->n_free_slots];
+        s->by_slot[q->slot] = q;
+        seq_list_add(&s->running, q, false);
+        batch_slots(b)[b->n_slots++] = (struct batch_slot){.slot = q->slot, .sampling = q->req->sampling};
+        share_begin(s, q);
+        plan_chunk(s, q, b);
+    }
+}
+
+/* Chunks alone, and no page for any of them: the youngest must give way to the oldest. */
+static void break_deadlock(struct sched *s, struct batch *b) {
+    struct seq *q = s->running.first;
+    while (q && !(stays(q) && !q->in_flight)) q = q->next;
+    if (q && q->n_done < q->n_given && make_room(s, q, q->n_done + 1, b)) plan_chunk(s, q, b);
+}
+
+/* ---- who is gone before the step ---- */
+
+static bool expired(const struct sched *s, const struct request *r) {
+    return r->deadline && r->deadline <= s->now;
+}
+
+static void drop_from(struct sched *s, struct seq_list *l) {
+    for (struct seq *q = l->first, *next; q; q = next) {
+        next = q->next;
+        if (q->finish != FINISH_NONE) continue;
+        if (atomic_load_explicit(&q->req->cancelled, memory_order_relaxed)) seq_finish(s, q, FINISH_ABORT);
+        else if (expired(s, q->req)) seq_finish(s, q, FINISH_TIMEOUT);
+        else if (q->req->deadline && q->req->deadline < s->next_deadline) s->next_deadline = q->req->deadline;
+    }
+}
+
+static void drop_cancelled(struct sched *s) {
+    if (!s->look_for_cancelled && s->now < s->next_deadline) return;
+    s->look_for_cancelled = false;
+    s->next_deadline = UINT64_MAX;
+    drop_from(s, &s->waiting);
+    drop_from(s, &s->running);
+}
+
+/* ---- the step ---- */
+
+static void note_flight(struct sched *s, const struct batch *b) {
+    s->flight[s->n_flight++] = (struct flight){
+        .at = s->now, .n_decodes = b->n_tokens - b->n_given, .n_chunk = b->n_given};
+    struct stats *st = s->a.stats;
+    if (!st) return;
+    atomic_fetch_add_explicit(&st->steps, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&st->prompt_tokens, (uint64_t)b->n_given, memory_order_relaxed);
+}
+
+bool sched_plan(struct sched *s, struct batch *b, uint64_t now) {
+    s->now = now;
+    batch_reset(b, s->step + 1);
+    drop_cancelled(s);
+    s->retracted = false;
+    bool prompts_first = policy_prefill_first(s);
+    if (!prompts_first) plan_decodes(s, b);
+    plan_chunks(s, b);
+    if (!s->retracted || !b->n_seqs) admit(s, b);
+    if (prompts_first && !b->n_seqs) plan_decodes(s, b);
+    if (!b->n_seqs) break_deadlock(s, b);
+    sched_gauges(s);
+    if (!b->n_seqs) return false;
+    s->step++;
+    note_flight(s, b);
+    batch_seal(b);
+    return true;
+}
