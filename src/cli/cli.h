@@ -5,6 +5,7 @@
 #include "base/err.h"
 
 int cmd_help(int argc, char **argv);
+int cmd_dummy(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 
 /* Say *e on standard error and give the exit code of its kind. */

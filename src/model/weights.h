@@ -47,13 +47,14 @@ int weights_bind(struct weights *w, const struct config *c, const struct checkpo
 int weights_dummy(struct weights *w, const struct config *c, struct shard shard, uint64_t seed, int n_threads, struct err *e);
 void weights_release(struct weights *w);
 
-/* Touch every page of the weights so that the first request does not wait for the disk; calls progress now and then
- * (bytes done, bytes in all, base name of the file). n_threads readers. */
+/* Touch every page of the weights so that the first request does not wait for the disk; calls progress (may be NULL) now
+ * and then (bytes done, bytes in all, base name of the file), from any of the n_threads readers, one call at a time. */
 void weights_prefetch(const struct checkpoint *from, int n_threads,
                       void (*progress)(void *arg, size_t done, size_t all, const char *file), void *arg);
 
-/* Write a whole checkpoint folder with dummy weights: config.json copied, model.safetensors in shards of at most
- * shard_bytes with an index when more than one, tokenizer files copied when the source folder has them. */
+/* Write a whole checkpoint folder with the weights of weights_dummy(seed): config.json copied, model.safetensors in shards
+ * of at most shard_bytes (0: one file; a larger tensor has a shard to itself) with an index when more than one, tokenizer
+ * files copied when the source folder has them. out_dir is made; it must not have anything in it. */
 int dummy_write(const char *model_dir, const char *out_dir, uint64_t seed, size_t shard_bytes, struct err *e);
 
 #endif

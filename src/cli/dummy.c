@@ -1,0 +1,28 @@
+/* dummy.c: `minisgl dummy`: write a checkpoint of random weights. The main thread; refuses a folder that is not empty. */
+#include "cli/cli.h"
+#include "hub/find.h"
+#include "model/weights.h"
+#include "opt.h"
+
+#include <stdlib.h>
+
+static const char usage[] = "usage: minisgl dummy --model DIR|NAME --out DIR [--seed N] [--shard-bytes N]";
+
+int cmd_dummy(int argc, char **argv) {
+    struct options o;
+    struct err e = {0};
+    if (options_parse(&o, CMD_DUMMY, argc, argv, &e)) return cli_fail(&e);
+    if (o.help) {
+        options_help(stdout, CMD_DUMMY, usage);
+        return 0;
+    }
+    if (!o.out) {
+        err_input(&e, "--out is missing; it names the folder to write");
+        return cli_fail(&e);
+    }
+    char *dir = model_find(o.model, &e);
+    if (!dir) return cli_fail(&e);
+    int rc = dummy_write(dir, o.out, (uint64_t)o.seed, (size_t)o.shard_bytes, &e);
+    free(dir);
+    return rc ? cli_fail(&e) : 0;
+}
