@@ -1,4 +1,4 @@
-/* file.c: see file.h. No state. Refuses everything that is not a regular file: a FIFO would hang the start and
+/* file.c: see file.h. The only state is the list of mapped ranges, which the SIGBUS handler reads. Refuses everything that is not a regular file: a FIFO would hang the start and
  * /dev/zero never ends. */
 #include "base/file.h"
 
@@ -6,6 +6,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,6 +54,62 @@ int file_read(const char *path, size_t max, char **out, size_t *n, struct err *e
     return 0;
 }
 
+/* ---- mapped ranges ---- */
+
+struct range {
+    const char *data;
+    size_t len;
+    char path[512];
+    struct range *next;
+};
+
+static pthread_mutex_t ranges_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct range *_Atomic ranges; /* nodes are added in front and never freed while a handler may walk them */
+
+static void range_add(const char *data, size_t len, const char *path) {
+    struct range *r = mem_zalloc(1, sizeof *r);
+    r->data = data;
+    r->len = len;
+    snprintf(r->path, sizeof r->path, "%s", path);
+    pthread_mutex_lock(&ranges_lock);
+    r->next = atomic_load(&ranges);
+    atomic_store(&ranges, r);
+    pthread_mutex_unlock(&ranges_lock);
+}
+
+static void range_drop(const char *data) {
+    pthread_mutex_lock(&ranges_lock);
+    struct range *r = atomic_load(&ranges), *before = NULL;
+    while (r && r->data != data) before = r, r = r->next;
+    if (r && before) before->next = r->next;
+    else if (r) atomic_store(&ranges, r->next);
+    pthread_mutex_unlock(&ranges_lock);
+    free(r);
+}
+
+static void say(const char *s) {
+    if (write(STDERR_FILENO, s, strlen(s)) < 0) return; /* nowhere left to say it */
+}
+
+static void on_sigbus(int sig, siginfo_t *info, void *context) {
+    (void)sig, (void)context;
+    const char *at = info->si_addr;
+    for (struct range *r = atomic_load(&ranges); r; r = r->next)
+        if (at >= r->data && at < r->data + r->len) {
+            say("ERROR: ");
+            say(r->path);
+            say(" became shorter, or its disk failed, while it was in use\n");
+            _exit(1);
+        }
+    say("ERROR: SIGBUS: a page of memory could not be read\n");
+    _exit(1);
+}
+
+void file_map_guard(void) {
+    struct sigaction sa = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO};
+    sigaction(SIGBUS, &sa, NULL);
+}
+
 int file_map_open(struct file_map *m, const char *path, struct err *e) {
     size_t size;
     int fd = open_regular(path, &size, e);
@@ -63,12 +122,14 @@ int file_map_open(struct file_map *m, const char *path, struct err *e) {
             return err_machine(e, "cannot map %s: %s", path, strerror(errno));
         }
         *m = (struct file_map){.data = p, .len = size};
+        range_add(p, size, path);
     }
     close(fd);
     return 0;
 }
 
 void file_map_close(struct file_map *m) {
+    if (m->len) range_drop(m->data);
     if (m->len) munmap((void *)m->data, m->len);
     *m = (struct file_map){0};
 }

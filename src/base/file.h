@@ -16,6 +16,9 @@ struct file_map {
 /* Map a regular file read-only. The pages come from the page cache; close unmaps. An empty file maps to len 0. */
 int file_map_open(struct file_map *m, const char *path, struct err *e);
 void file_map_close(struct file_map *m);
+/* From now on a mapped file that became shorter ends the process with a sentence that names it (exit code 1), not with
+ * a bare SIGBUS. Call once, at start. */
+void file_map_guard(void);
 
 bool file_exists(const char *path);                    /* a readable regular file */
 bool dir_exists(const char *path);
