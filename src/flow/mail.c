@@ -100,7 +100,7 @@ int outbox_take(struct outbox *out, struct news *list, int max, bool wait) {
         struct request *r = out->first;
         out->first = r->next_out;
         r->in_outbox = false;
-        list[n++] = (struct news){.req = r, .n_out = r->n_out, .finish = r->finish};
+        list[n++] = (struct news){.req = r, .n_out = r->n_out, .n_cached = r->n_cached, .finish = r->finish};
     }
     if (!out->first) {
         out->last = &out->first;

@@ -51,6 +51,7 @@ struct outbox {
 struct news {
     struct request *req;
     int32_t n_out;
+    int32_t n_cached;   /* of the prompt, as known by now */
     enum finish finish; /* not FINISH_NONE: the last news of this request, it belongs to the front end again */
 };
 
