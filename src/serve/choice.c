@@ -40,7 +40,7 @@ void choice_init(struct choice *c, const struct choice_args *a) {
         .prompt = a->prompt,
         .n_prompt = a->n_prompt,
         .max_tokens = a->max_tokens,
-        .min_tokens = (int32_t)p->min_tokens,
+        .cache_salt = p->cache_salt,
         .sampling = {.temperature = temperature_of(p),
                      .top_p = p->top_p < 1e-6 ? 1e-6f : (float)p->top_p,
                      .min_p = (float)p->min_p,
@@ -92,8 +92,7 @@ static void add_tokens(struct choice *c, const struct news *n) {
     while (c->n_counted < n->n_out && !c->done) {
         int32_t i = c->n_counted++;
         if (!shows(c, n, i)) continue;
-        bool free_run = c->n_counted < c->req.min_tokens;
-        int hit = words_out_push(c->out, c->req.out_tokens[i], free_run, &c->text);
+        int hit = words_out_push(c->out, c->req.out_tokens[i], &c->text);
         if (hit >= 0) end(c, FINISH_STOP, hit);
     }
 }

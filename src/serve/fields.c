@@ -50,6 +50,7 @@ static int read_kwargs(const struct reading *r);
 static int read_response_format(const struct reading *r);
 static int read_modalities(const struct reading *r);
 static int read_effort(const struct reading *r);
+static int read_salt(const struct reading *r);
 
 #define AT(m) .at = offsetof(struct params, m)
 #define HAS(m) .has = true, .has_at = offsetof(struct params, m)
@@ -77,7 +78,7 @@ static const struct field table[] = {
     INT("max_tokens", ALL, max_tokens, 0, INT32_MAX, .fallback = "chat: to the end of the context; completions: 16; generate: 128 for a prompt",
         .doc = "How many tokens to generate at most. 0 only with echo."),
     INT("max_completion_tokens", CHAT | GEN, max_completion_tokens, 1, INT32_MAX, .doc = "The newer name of max_tokens; it wins when both are given."),
-    INT("min_tokens", ALL, min_tokens, 0, INT32_MAX, .fallback = "0", .doc = "End-of-text and stop tokens do not end the reply before that many tokens."),
+    NO("min_tokens", ALL, NEUTRAL_NUMBER, .lo = 0, .doc = "Not offered yet."),
     REAL("temperature", ALL, temperature, 0, 2, .fallback = "the model's, else 1", .doc = "0 (or below 0.0001): always the most likely token."),
     REAL("top_p", ALL, top_p, 0, 1, .lo_open = true, .fallback = "the model's, else 1", .doc = "Sample from the most likely tokens that together have this probability."),
     INT("top_k", ALL, top_k, -1, INT32_MAX, .fallback = "the model's, else off", .doc = "Sample from that many most likely tokens; 0 or -1: off; at most the vocabulary."),
@@ -101,6 +102,7 @@ static const struct field table[] = {
     BOOL("continue_final_message", CHAT | GEN, continue_final, .fallback = "false", .doc = "Go on with the last message instead of answering it."),
     OWN("chat_template_kwargs", CHAT | GEN, read_kwargs, .takes = "object of at most 32 scalar values", .doc = "Variables for the model's chat template (enable_thinking)."),
     OWN("reasoning_effort", CHAT | GEN, read_effort, .takes = "string", .doc = "Given to the chat template under this name."),
+    OWN("cache_salt", ALL, read_salt, .takes = "string of 1 to 256 bytes", .doc = "Prefixes are shared only among requests with the same salt."),
     ANY("tools", CHAT | GEN, tools, .takes = "list", .doc = "Given to the chat template. Only with tool_choice \"none\": calls are not read out of the text yet."),
     ANY("tool_choice", CHAT | GEN, tool_choice, .takes = "\"none\"", .doc = "See tools."),
     INT("best_of", TEXT, best_of, 1, N_MAX, .doc = "Only the same as n."),
@@ -132,7 +134,6 @@ static const struct field table[] = {
     NO("json_schema", ALL, NEUTRAL_NULL, .doc = "Not offered yet."),
     NO("regex", ALL, NEUTRAL_NULL, .doc = "Not offered yet."),
     NO("ebnf", ALL, NEUTRAL_NULL, .doc = "Not offered yet."),
-    NO("cache_salt", ALL, NEUTRAL_NULL, .doc = "Not offered yet."),
     NO("lora_path", ALL, NEUTRAL_NULL, .doc = "Not offered."),
     NO("sampling_params", GEN, NEUTRAL_EMPTY, .doc = "Put the fields beside the prompt."),
     IGNORED("user", .doc = "Accepted, without effect."),
@@ -317,6 +318,14 @@ static int read_effort(const struct reading *r) {
     return 0;
 }
 
+static int read_salt(const struct reading *r) {
+    const char *s = json_string_value(r->v);
+    size_t n = json_string_length(r->v);
+    if (!n || n > SALT_MAX || strlen(s) != n) return wrong(r, "a string of 1 to 256 bytes without NUL");
+    r->p->cache_salt = mem_strdup(s);
+    return 0;
+}
+
 static int read_response_format(const struct reading *r) {
     const json_t *type = json_object_get(r->v, "type");
     if (json_is_string(type) && !strcmp(json_string_value(type), "text")) return 0;
@@ -368,8 +377,6 @@ static int check_pairs(struct params *p, const struct field_env *env, struct api
     if (p->max_completion_tokens >= 0) p->max_tokens = p->max_completion_tokens;
     if (!p->max_tokens && !p->echo)
         return api_fail(e, 400, "max_tokens", "max_tokens must be at least 1 (0 is for echo alone)");
-    if (p->max_tokens >= 0 && p->min_tokens > p->max_tokens)
-        return api_fail(e, 400, "min_tokens", "min_tokens must not be above max_tokens");
     if (p->echo && p->logprobs >= 0)
         return api_fail(e, 400, "logprobs", "logprobs of the prompt are not supported: leave out echo or logprobs");
     if (p->best_of >= 0 && p->best_of != p->n)
@@ -397,7 +404,9 @@ int fields_read(json_t *body, enum route route, const struct field_env *env, str
 
 void params_release(struct params *p) {
     for (int i = 0; i < p->n_stop; i++) free(p->stop[i].s);
+    free(p->cache_salt);
     p->n_stop = 0;
+    p->cache_salt = NULL;
 }
 
 /* ---- documentation ---- */

@@ -15,7 +15,7 @@
 
 enum route { ROUTE_CHAT = 1, ROUTE_COMPLETIONS = 2, ROUTE_GENERATE = 4 };
 
-enum { STOPS_MAX = 4, STOP_BYTES_MAX = 1024, STOP_TOKENS_MAX = 128, N_MAX = 128, KWARGS_MAX = 32 };
+enum { STOPS_MAX = 4, STOP_BYTES_MAX = 1024, STOP_TOKENS_MAX = 128, N_MAX = 128, SALT_MAX = 256, KWARGS_MAX = 32 };
 
 struct stop_text {
     char *s;
@@ -32,7 +32,6 @@ struct params {
     int64_t logprobs;     /* what the engine is asked for: -1 none, else how many of the most likely; set for all routes */
     int64_t n, best_of;
     int64_t max_tokens, max_completion_tokens; /* -1: absent; after fields_read max_tokens is the one that counts */
-    int64_t min_tokens;
     double temperature, top_p, min_p;
     int64_t top_k;        /* 0: off */
     int64_t seed;
@@ -41,6 +40,7 @@ struct params {
     int n_stop;
     int32_t stop_ids[STOP_TOKENS_MAX];
     int n_stop_ids;
+    char *cache_salt;     /* owned; NULL: none */
     const char *model;    /* the served name that was asked for; NULL: none was named */
     /* Borrowed from the body; NULL when absent. job_prepare uses them and sets them to NULL. */
     json_t *prompt, *prompt_ids, *messages, *tools, *tool_choice, *kwargs, *reasoning_effort;

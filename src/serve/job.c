@@ -20,7 +20,7 @@ void job_release(struct job *j) {
     for (int i = 0; i < j->n_choices; i++) choice_release(&j->choices[i]);
     free(j->choices);
     for (int i = 0; i < j->n_prompts; i++) {
-        free(j->prompts[i].ids.v);
+        ids_release(&j->prompts[i].ids);
         free(j->prompts[i].text);
     }
     free(j->prompts);
@@ -58,16 +58,16 @@ static int prompt_of_ids(struct job *j, const json_t *list, const char *param, s
     size_t n = json_array_size(list);
     if (n >= (size_t)j->front->env.max_model_len) return too_long(j, e, param);
     struct prompt *p = &j->prompts[j->n_prompts++];
-    p->ids.v = mem_array(n, sizeof *p->ids.v);
+    ids_room(&p->ids, n);
     for (size_t i = 0; i < n; i++) {
         const json_t *v = json_array_get(list, i);
         if (check_id(j, v, param, e)) return -1;
-        p->ids.v[p->ids.n++] = (int32_t)json_integer_value(v);
+        ids_add(&p->ids, (int32_t)json_integer_value(v));
     }
     if (!j->par.echo) return 0;
     struct buf text;
     buf_init(&text, 1 << 30);
-    for (size_t i = 0; i < n; i++) words_token(j->front->words, p->ids.v[i], &text);
+    words_decode(j->front->words, p->ids.v, n, &text);
     p->text = buf_take(&text, &p->text_n);
     return 0;
 }
@@ -83,7 +83,8 @@ static int prompt_of_text(struct job *j, struct words_tmp *tmp, const json_t *v,
         memcpy(p->text, s, n + 1);
         p->text_n = n;
     }
-    return words_encode(j->front->words, tmp, s, n, j->par.add_special, &p->ids, e);
+    struct words_text x = {s, n, (size_t)j->front->env.max_model_len, j->par.add_special};
+    return words_encode(j->front->words, tmp, &x, &p->ids, e);
 }
 
 static int one_prompt(struct job *j, struct words_tmp *tmp, const json_t *v, struct api_err *e) {
@@ -120,7 +121,8 @@ static int read_prompts(struct job *j, struct words_tmp *tmp, const json_t *v, s
 static int read_chat(struct job *j, struct words_tmp *tmp, struct api_err *e) {
     j->prompts = mem_zalloc(1, sizeof *j->prompts);
     j->n_prompts = 1;
-    return words_chat(j->front->words, tmp, &j->par, &j->prompts[0].ids, e);
+    size_t max = (size_t)j->front->env.max_model_len;
+    return words_chat(j->front->words, tmp, &j->par, max, &j->prompts[0].ids, e);
 }
 
 static int read_input(struct job *j, struct words_tmp *tmp, struct api_err *e) {
@@ -161,9 +163,6 @@ static int measure(const struct job *j, const struct prompt *pr, int32_t *max_to
         return api_fail_code(e, 400, "context_length_exceeded", "max_tokens",
                              "the prompt has %lld tokens and max_tokens is %lld; together they must not pass the model's "
                              "context of %lld", (long long)n, (long long)want, (long long)context);
-    if (j->par.min_tokens > want)
-        return api_fail(e, 400, "min_tokens", "min_tokens must not be above the %lld tokens that may be generated",
-                        (long long)want);
     *max_tokens = (int32_t)want;
     return 0;
 }

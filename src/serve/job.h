@@ -9,7 +9,7 @@
 enum { PROMPTS_MAX = 1024, CHOICES_MAX = 1024 };
 
 struct prompt {
-    struct words_ids ids;
+    struct ids ids;
     char *text; /* for echo; NULL otherwise */
     size_t text_n;
 };

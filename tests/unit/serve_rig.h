@@ -36,6 +36,8 @@ enum { RIG_CONTEXT = 4096, RIG_VOCAB = 260, RIG_EOS = 4 }; /* byte 4 in a prompt
 struct rig {
     struct inbox inbox;
     struct front front;
+    struct tokenizer *tokenizer;
+    struct words *words;
     struct serve *serve;
     pthread_t scheduler, io;
     atomic_int live;      /* requests the scheduler has */
@@ -76,7 +78,7 @@ static void rig_step(struct rig *g, struct request *r) {
         if (r->out_logprobs) rig_logprobs(r, i);
         r->n_cached = r->n_prompt / 2;
         r->n_out++;
-        if (rig_is_stop(r, id) && r->n_out > r->min_tokens) r->finish = FINISH_STOP, r->stop_id = id;
+        if (rig_is_stop(r, id)) r->finish = FINISH_STOP, r->stop_id = id;
         else if (r->n_out == r->max_tokens) r->finish = FINISH_LENGTH;
     } else return;
     outbox_post(r->outbox, r);
@@ -124,7 +126,9 @@ static struct rig *rig_open_unready(const struct serve_args *base) {
     struct err e;
     log_set_level(LOG_ERROR);
     inbox_init(&g->inbox);
-    g->front = (struct front){.inbox = &g->inbox,
+    g->tokenizer = tokenizer_bytes(RIG_VOCAB);
+    g->words = words_new(g->tokenizer);
+    g->front = (struct front){.inbox = &g->inbox, .words = g->words,
                               .env = {.n_vocab = RIG_VOCAB, .max_model_len = RIG_CONTEXT, .names = rig_names,
                                       .temperature = 1, .top_p = 1},
                               .eos = rig_eos, .n_eos = 1};
@@ -154,6 +158,8 @@ static void rig_finish(struct rig *g) {
     pthread_join(g->scheduler, NULL);
     serve_close(g->serve);
     inbox_release(&g->inbox);
+    words_free(g->words);
+    tokenizer_close(g->tokenizer);
     free(g);
 }
 
