@@ -1,6 +1,7 @@
 /* choice.c: see choice.h. A choice's state belongs to one thread. It refuses nothing: its fields were validated. */
 #include "serve/choice.h"
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/mem.h"
 
@@ -65,6 +66,7 @@ void choice_release(struct choice *c) {
 bool choice_submit(struct choice *c, struct outbox *box) {
     if (c->done) return true;
     c->req.outbox = box;
+    if (c->front->timeout_s > 0) c->req.deadline = clock_ns() + (uint64_t)c->front->timeout_s * 1000000000u;
     c->in_flight = true; /* before the push: news may come at once */
     if (inbox_push(c->front->inbox, &c->req)) return true;
     c->in_flight = false;

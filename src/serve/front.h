@@ -15,6 +15,7 @@ struct front {
     struct field_env env;      /* names, vocabulary width, context, sampling defaults */
     const int32_t *eos;        /* ids that end a text */
     int n_eos;                 /* at most FRONT_EOS_MAX */
+    int timeout_s;             /* a request must finish within, waiting included; 0: no limit */
     int max_choices;           /* prompts x n of one request; 0: 1024 */
 };
 

@@ -232,13 +232,13 @@ bool job_done(const struct job *j) {
 
 bool job_error(const struct job *j, struct api_err *e) {
     for (int i = 0; i < j->n_choices; i++) {
-        const struct choice *c = &j->choices[i];
-        if (!c->done || (c->finish != FINISH_ERROR && c->finish != FINISH_ABORT)) continue;
-        if (c->finish == FINISH_ERROR)
-            api_fail(e, c->req.error_status ? c->req.error_status : 500, NULL, "%s",
-                     c->req.error[0] ? c->req.error : "the request failed on the server's side");
-        else api_fail(e, 503, NULL, "the server stopped before the answer was complete");
-        return true;
+        if (!j->choices[i].done) continue;
+        switch (j->choices[i].finish) {
+        case FINISH_ERROR: api_fail(e, 500, NULL, "the model computed no valid number for the next token"); return true;
+        case FINISH_TIMEOUT: api_fail(e, 503, NULL, "the answer was not complete within this server's time limit"); return true;
+        case FINISH_ABORT: api_fail(e, 503, NULL, "the server stopped before the answer was complete"); return true;
+        default: break;
+        }
     }
     return false;
 }

@@ -43,7 +43,7 @@ struct rig {
     atomic_int live;      /* requests the scheduler has */
     atomic_int step_us;   /* pause between steps */
     atomic_bool hold;     /* no tokens while set */
-    atomic_int fail;      /* the next request ends with this error status */
+    atomic_int fail;      /* the next request ends so (enum finish) */
     atomic_int cancelled; /* requests that ended by a cancel */
     int port;
 };
@@ -69,9 +69,7 @@ static void rig_step(struct rig *g, struct request *r) {
         r->finish = FINISH_ABORT;
         g->cancelled++;
     } else if (fail) {
-        r->finish = FINISH_ERROR;
-        r->error_status = fail;
-        snprintf(r->error, sizeof r->error, "made to fail");
+        r->finish = (enum finish)fail;
     } else if (!g->hold) {
         int32_t i = r->n_out, id = r->prompt[i % r->n_prompt];
         r->out_tokens[i] = id;

@@ -266,13 +266,20 @@ static void one_connection_many_requests(void **state) {
 
 static void scheduler_errors_are_statuses(void **state) {
     (void)state;
-    struct answer a;
-    rig->fail = 503;
-    rig_call(rig, "/v1/completions", "{\"prompt\":\"x\",\"stream\":true}", 28, &a);
-    assert_int_equal(a.status, 503);
-    assert_non_null(strstr(buf_str(&a.body), "made to fail"));
-    answer_release(&a);
-    rig_probe(rig);
+    static const struct {
+        enum finish finish;
+        int status;
+    } rows[] = {{FINISH_ERROR, 500}, {FINISH_TIMEOUT, 503}, {FINISH_ABORT, 503}};
+    for (size_t i = 0; i < 2 * sizeof rows / sizeof rows[0]; i++) {
+        const char *body = i % 2 ? "{\"prompt\":\"x\",\"stream\":true}" : "{\"prompt\":\"x\"}";
+        struct answer a;
+        rig->fail = (int)rows[i / 2].finish;
+        rig_call(rig, "/v1/completions", body, strlen(body), &a);
+        assert_int_equal(a.status, rows[i / 2].status);
+        assert_non_null(strstr(buf_str(&a.body), "\"type\":\"server_error\""));
+        answer_release(&a);
+        rig_probe(rig);
+    }
 }
 
 int main(void) {
