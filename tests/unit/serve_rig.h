@@ -86,8 +86,10 @@ static void *rig_schedule(void *arg) {
     struct rig *g = arg;
     struct request *all[4096];
     int n = 0;
-    for (bool draining = false; !draining || n;) {
-        for (struct request *r = inbox_take(&g->inbox, !n, &draining), *next; r; r = next) {
+    struct inbox_news news = {0};
+    while (!news.draining || n) {
+        inbox_take(&g->inbox, !n, &news);
+        for (struct request *r = news.requests, *next; r; r = next) {
             next = r->next_in;
             if (n == 4096) abort();
             all[n++] = r;
