@@ -37,6 +37,11 @@ void words_tmp_free(struct words_tmp *t) {
     free(t);
 }
 
+bool words_has_template(const struct words *w) {
+    (void)w;
+    return true;
+}
+
 size_t words_longest(const struct words *w) { return w->longest; }
 
 /* ---- to tokens ---- */

@@ -19,6 +19,7 @@ void words_free(struct words *w);
 struct words_tmp *words_tmp_new(const struct words *w);
 void words_tmp_free(struct words_tmp *t);
 
+bool words_has_template(const struct words *w);
 /* A text of more than k times this many bytes has more than k tokens; SIZE_MAX: no such bound. */
 size_t words_longest(const struct words *w);
 
