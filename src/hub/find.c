@@ -11,9 +11,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Seen from the folder of the program: PREFIX/bin, build, build/VARIANT and build/unit. */
-static const char *const places[] = {"../share/minisgl/models", "../models", "../../models"};
-
 /* The folder that the running program lies in; malloc'd. */
 static char *program_folder(struct err *e) {
     char path[PATH_MAX];
@@ -28,36 +25,51 @@ static char *program_folder(struct err *e) {
     return mem_strdup(path);
 }
 
-/* base/place/name when it is a folder, as a clean path; else NULL. */
-static char *look(const char *base, const char *place, const char *name) {
-    char *dir = path_join(base, place), *path = path_join(dir, name), *real = NULL;
-    if (dir_exists(path)) real = realpath(path, NULL);
+/* Where models lie beside the program: PREFIX/share/minisgl for PREFIX/bin, and the source tree for anything below
+ * its build folder. At most two; the caller frees them. */
+static int places_of(const char *base, char *places[2]) {
+    int n = 0;
+    places[n++] = path_join(base, "../share/minisgl/models");
+    for (const char *p = base; (p = strstr(p, "/build")); p++)
+        if (!p[6] || p[6] == '/') {
+            char *tree = mem_strndup(base, (size_t)(p - base));
+            free(n == 2 ? places[--n] : NULL); /* the innermost build folder counts */
+            places[n++] = path_join(tree, "models");
+            free(tree);
+        }
+    return n;
+}
+
+/* place/name when it is a folder, as a clean path; else NULL. */
+static char *look(const char *place, const char *name) {
+    char *path = path_join(place, name), *real = dir_exists(path) ? realpath(path, NULL) : NULL;
     free(path);
-    free(dir);
     return real;
 }
 
-static void not_found(const char *name, const char *base, struct err *e) {
+static void not_found(const char *name, char **places, int n, struct err *e) {
     struct buf b;
     buf_init(&b, 700);
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
-        buf_addf(&b, "%s%s/%s/%.100s", i ? ", " : "", base, places[i], name);
-    err_input(e, "no model folder %.100s: looked for it as a path and in %s; downloads come with a later version, until then "
+    for (int i = 0; i < n; i++) buf_addf(&b, "%s%s", i ? " and " : "", places[i]);
+    err_input(e, "there is no model %.100s: it is no folder, and not in %s; downloads come with a later version, until then "
                  "fetch the checkpoint yourself and give its folder", name, buf_str(&b));
     buf_release(&b);
 }
 
 char *model_find(const char *name, struct err *e) {
+    char *places[2], *found = NULL;
     if (!name) name = "builtin";
     if (!*name) {
         err_input(e, "the model's name is empty; give a folder or a name");
         return NULL;
     }
     if (strcmp(name, "builtin") && dir_exists(name)) return mem_strdup(name);
-    char *base = program_folder(e), *found = NULL;
+    char *base = program_folder(e);
     if (!base) return NULL;
-    for (size_t i = 0; i < sizeof places / sizeof *places && !found; i++) found = look(base, places[i], name);
-    if (!found) not_found(name, base, e);
+    int n = places_of(base, places);
+    for (int i = 0; i < n && !found; i++) found = look(places[i], name);
+    if (!found) not_found(name, places, n, e);
+    for (int i = 0; i < n; i++) free(places[i]);
     free(base);
     return found;
 }

@@ -5,7 +5,7 @@
 
 Each folder is a checkpoint with random weights for one architecture or one setting of it, and
     tokens.json         the input ids
-    logits.safetensors  "logits", float32 [T, V]: transformers' answer at every position, float32, eager attention
+    logits/             a checkpoint of one tensor, "logits", float32 [T, V]: transformers' answer at every position, float32, eager attention
 fixtures/rope.json holds inverse frequencies and scale of many rotary settings, for rope_init.
 
 The config.json files are written by hand below, in the spellings that published checkpoints use, and loaded back by
@@ -159,7 +159,8 @@ def make_model(name, extra, out):
     ids = torch.randint(0, config["vocab_size"], (56,), generator=generator).tolist()
     logits = logits_of(model, ids, "dynamic" in name).float().contiguous()
     json.dump(ids, open(os.path.join(folder, "tokens.json"), "w"))
-    save_file({"logits": logits}, os.path.join(folder, "logits.safetensors"))
+    os.makedirs(os.path.join(folder, "logits"))
+    save_file({"logits": logits}, os.path.join(folder, "logits", "model.safetensors"))
     p = torch.softmax(logits, -1).max(-1).values
     print(f"{name}: logits std {logits.std():.2f}, mean top probability {p.mean():.2f}, files {sorted(os.listdir(folder))}")
 
