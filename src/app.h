@@ -14,7 +14,6 @@
 #include <pthread.h>
 
 struct tokenizer;
-struct chat_template;
 
 struct app {
     char *dir;                       /* the model's folder */
@@ -22,7 +21,6 @@ struct app {
     struct checkpoint *checkpoint;   /* NULL with dummy weights */
     struct weights weights;
     struct tokenizer *tokenizer;
-    struct chat_template *chat_template; /* NULL: the model has none */
     struct engine *engine;
     struct sched *sched;
     struct loop loop;

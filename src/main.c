@@ -1,14 +1,13 @@
-/* main.c: the subcommands. */
+/* main.c: picks the subcommand; without one, serves. */
 #include "cli/cli.h"
+#include "version.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define VERSION "0.1.0"
-
 static int cmd_version(int argc, char **argv) {
     (void)argc, (void)argv;
-    puts("minisgl " VERSION);
+    puts("minisgl " MINISGL_VERSION);
     return 0;
 }
 
@@ -16,10 +15,10 @@ int main(int argc, char **argv) {
     static const struct {
         const char *name;
         int (*run)(int argc, char **argv);
-    } subs[] = {{"help", cmd_help}, {"tokenize", cmd_tokenize}, {"dummy", cmd_dummy},
+    } subs[] = {{"serve", cmd_serve}, {"help", cmd_help}, {"tokenize", cmd_tokenize}, {"dummy", cmd_dummy},
               {"version", cmd_version}, {"--version", cmd_version}};
     if (argc > 1)
         for (size_t i = 0; i < sizeof subs / sizeof *subs; i++)
             if (!strcmp(argv[1], subs[i].name)) return subs[i].run(argc - 1, argv + 1);
-    return cmd_help(1, argv);
+    return cmd_serve(argc, argv);
 }

@@ -3,11 +3,17 @@
 #ifndef MINISGL_CLI_CLI_H
 #define MINISGL_CLI_CLI_H
 #include "base/err.h"
+#include "opt.h"
 
+int cmd_serve(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_dummy(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 
+/* What every subcommand that loads a model does first: the log level, the guard for mapped files. */
+void cli_begin(const struct options *o);
+/* --help of one subcommand; gives exit code 0. */
+int cli_help(unsigned command);
 /* Say *e on standard error and give the exit code of its kind. */
 int cli_fail(const struct err *e);
 

@@ -6,16 +6,12 @@
 
 #include <stdlib.h>
 
-static const char usage[] = "usage: minisgl dummy --model DIR|NAME --out DIR [--seed N] [--shard-bytes N]";
-
 int cmd_dummy(int argc, char **argv) {
     struct options o;
     struct err e = {0};
     if (options_parse(&o, CMD_DUMMY, argc, argv, &e)) return cli_fail(&e);
-    if (o.help) {
-        options_help(stdout, CMD_DUMMY, usage);
-        return 0;
-    }
+    if (o.help) return cli_help(CMD_DUMMY);
+    cli_begin(&o);
     if (!o.out) {
         err_input(&e, "--out is missing; it names the folder to write");
         return cli_fail(&e);

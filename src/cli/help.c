@@ -1,4 +1,6 @@
 /* help.c: `minisgl help [SUBCOMMAND] [--json|--markdown]`, and how every subcommand says what went wrong. */
+#include "base/file.h"
+#include "base/log.h"
 #include "cli/cli.h"
 #include "opt.h"
 
@@ -17,6 +19,21 @@ static const char usage[] =
 int cli_fail(const struct err *e) {
     fprintf(stderr, "ERROR: %s\n", e->text);
     return e->kind == ERR_MACHINE ? 1 : 2;
+}
+
+void cli_begin(const struct options *o) {
+    static const struct {
+        const char *name;
+        enum log_level level;
+    } levels[] = {{"DEBUG", LOG_DEBUG}, {"INFO", LOG_INFO}, {"WARNING", LOG_WARNING}, {"ERROR", LOG_ERROR}};
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
+        if (!strcmp(levels[i].name, o->log_level)) log_set_level(levels[i].level);
+    file_map_guard();
+}
+
+int cli_help(unsigned command) {
+    options_help(stdout, command, usage);
+    return 0;
 }
 
 int cmd_help(int argc, char **argv) {

@@ -8,6 +8,7 @@
  * Main thread only. A folder with nothing but the tokenizer's files is enough. */
 #include "base/buf.h"
 #include "cli/cli.h"
+#include "hub/find.h"
 #include "opt.h"
 #include "text/tokenizer.h"
 
@@ -94,15 +95,12 @@ int cmd_tokenize(int argc, char **argv) {
     struct options o;
     struct err e;
     if (options_parse(&o, CMD_TOKENIZE, argc, argv, &e)) return cli_fail(&e);
-    if (o.help) {
-        options_help(stdout, CMD_TOKENIZE, "minisgl tokenize --model DIR [--special] [--decode]");
-        return 0;
-    }
-    if (!o.model) {
-        err_input(&e, "tokenize needs --model DIR, a folder with a tokenizer.json");
-        return cli_fail(&e);
-    }
-    struct work w = {.o = &o, .t = tokenizer_open(o.model, &e)};
+    if (o.help) return cli_help(CMD_TOKENIZE);
+    cli_begin(&o);
+    char *dir = model_find(o.model, &e);
+    if (!dir) return cli_fail(&e);
+    struct work w = {.o = &o, .t = tokenizer_open(dir, &e)};
+    free(dir);
     if (!w.t) return cli_fail(&e);
     w.scratch = token_scratch_new(w.t);
     buf_init(&w.out, MAX_OUT);

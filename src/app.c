@@ -1,0 +1,206 @@
+/* app.c: see app.h. The opening thread owns everything until the scheduler thread starts; then sched, loop and
+ * engine are the scheduler thread's. */
+#include "app.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "hub/find.h"
+#include "model/decoder.h"
+#include "text/tokenizer.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- the text side, loaded beside the weights ---- */
+
+struct text_load {
+    const struct app *app;
+    const struct options *o;
+    struct tokenizer *tokenizer;
+    int failed;
+    struct err err;
+};
+
+static void *load_text(void *arg) {
+    struct text_load *t = arg;
+    char *file = path_join(t->app->dir, "tokenizer.json");
+    if (file_exists(file) || !t->o->dummy_weight) t->tokenizer = tokenizer_open(t->app->dir, &t->err);
+    else t->tokenizer = tokenizer_bytes(t->app->config.vocab);
+    free(file);
+    t->failed = !t->tokenizer;
+    return NULL;
+}
+
+/* ---- weights ---- */
+
+static int cores(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+static int threads_of(const struct options *o) { return o->threads > 0 ? (int)o->threads : cores(); }
+
+static int load_weights(struct app *a, const struct options *o, struct err *e) {
+    struct shard whole = {.rank = 0, .n_ranks = 1};
+    if (o->dummy_weight) return weights_dummy(&a->weights, &a->config, whole, (uint64_t)o->seed, threads_of(o), e);
+    if (checkpoint_open(&a->checkpoint, a->dir, e)) return -1;
+    return weights_bind(&a->weights, &a->config, a->checkpoint, whole, e);
+}
+
+static int check_dtype(const struct app *a, const struct options *o, struct err *e) {
+    const char *have = dtype_name(a->config.dtype);
+    if (!strcmp(o->dtype, "auto") || !strcmp(o->dtype, have)) return 0;
+    return err_input(e, "--dtype %s: the checkpoint is %s and this version does not convert; use --dtype auto", o->dtype, have);
+}
+
+/* Everything that takes time: weights in this thread, tokenizer and template in another. */
+static int load_model(struct app *a, const struct options *o, struct err *e) {
+    if (config_open(&a->config, a->dir, e)) return -1;
+    if (check_dtype(a, o, e)) return -1;
+    struct text_load text = {.app = a, .o = o};
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, load_text, &text)) return err_machine(e, "no thread can be started");
+    int failed = load_weights(a, o, e);
+    pthread_join(thread, NULL);
+    a->tokenizer = text.tokenizer;
+    if (failed) return -1;
+    if (text.failed) *e = text.err;
+    if (!text.failed && tokenizer_n_vocab(a->tokenizer) > (size_t)a->config.vocab)
+        return err_input(e, "%s: the tokenizer has ids up to %zu, the model's vocabulary ends at %d", a->dir,
+                         tokenizer_n_vocab(a->tokenizer) - 1, a->config.vocab - 1);
+    return text.failed ? -1 : 0;
+}
+
+/* ---- memory ---- */
+
+/* Bytes that this process may still take: the machine's, or less where a control group says so. */
+static size_t memory_available(void) {
+    size_t kib = 0, limit = 0, used = 0, machine;
+    char line[256];
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %zu kB", &kib) == 1) break;
+    if (f) fclose(f);
+    machine = kib * 1024;
+    f = fopen("/sys/fs/cgroup/memory.max", "r");
+    bool limited = f && fscanf(f, "%zu", &limit) == 1;
+    if (f) fclose(f);
+    if (!limited) return machine;
+    f = fopen("/sys/fs/cgroup/memory.current", "r");
+    if (f && fscanf(f, "%zu", &used) != 1) used = 0;
+    if (f) fclose(f);
+    size_t left = limit > used ? limit - used : 0;
+    return left < machine ? left : machine;
+}
+
+struct room {
+    int32_t n_pages, max_len;
+};
+
+/* How many pages of KV cache there are, and how long a sequence may be. */
+static int plan_memory(const struct app *a, const struct options *o, struct room *room, struct err *e) {
+    int64_t page = o->page_size, len = o->max_seq_len > 0 ? o->max_seq_len : a->config.max_position;
+    if (len > a->config.max_position)
+        return err_input(e, "--max-seq-len-override %lld: the model was made for %d positions", (long long)len,
+                         a->config.max_position);
+    size_t page_bytes = decoder_page_bytes(&a->config, (struct shard){.n_ranks = 1}, (int32_t)page, a->config.dtype);
+    int64_t whole = (len + page - 1) / page, pages = o->num_pages;
+    if (pages < 0) {
+        double budget = o->memory_ratio * (double)memory_available() - (double)a->weights.bytes;
+        double most = (double)o->max_running * (double)whole + 1, fit = budget / (double)page_bytes;
+        pages = (int64_t)(fit < most ? fit : most);
+        if (pages < 2)
+            return err_input(e, "the weights take %.2f GB and --memory-ratio %g of the free memory is %.2f GB: nothing is left "
+                                "for the KV cache; give a higher --memory-ratio or a smaller model",
+                             (double)a->weights.bytes / 1e9, o->memory_ratio, o->memory_ratio * (double)memory_available() / 1e9);
+    }
+    int64_t most = INT32_MAX / page - 1;
+    if (pages > most) pages = most;
+    if (len > (pages - 1) * page) {
+        len = (pages - 1) * page;
+        log_warning("the KV cache holds %lld tokens: sequences are limited to that, although the model was made for %d",
+                    (long long)len, a->config.max_position);
+    }
+    *room = (struct room){.n_pages = (int32_t)pages, .max_len = (int32_t)len};
+    log_info("KV cache: %lld pages of %lld tokens, %.2f GB at most; sequences up to %lld tokens", (long long)pages,
+             (long long)page, (double)pages * (double)page_bytes / 1e9, (long long)len);
+    return 0;
+}
+
+/* ---- the machinery ---- */
+
+static int open_machinery(struct app *a, const struct options *o, struct err *e) {
+    if (!strcmp(o->device, "cuda"))
+        return err_input(e, "--device cuda: the CUDA backend comes with a later version; this one computes on the CPU");
+    struct room room = {0};
+    if (plan_memory(a, o, &room, e)) return -1;
+    struct sched_args sa = {.max_running = (int32_t)o->max_running, .page_size = (int32_t)o->page_size,
+                            .max_prefill = o->max_prefill > 0 ? (int32_t)o->max_prefill : 512,
+                            .max_len = room.max_len, .n_pages = room.n_pages,
+                            .radix = !strcmp(o->cache_type, "radix"), .stats = &a->stats,
+                            .policy = sched_policy(o->policy), .margin_percent = 3,
+                            .target_itl = (uint64_t)(o->target_itl > 0 ? o->target_itl : 500) * 1000000};
+    if (sa.max_running > room.n_pages - 1) sa.max_running = room.n_pages - 1;
+    struct engine_args ea = {.config = &a->config, .weights = &a->weights, .maker = &dev_cpu,
+                             .dev = {.n_threads = threads_of(o), .isa = o->cpu_isa}, .limits = sched_limits(&sa),
+                             .max_len = room.max_len, .page_size = sa.page_size, .n_pages = room.n_pages,
+                             .kv_dtype = a->config.dtype};
+    if (engine_open(&a->engine, &ea, e)) return -1;
+    a->max_len = room.max_len;
+    a->sched = sched_new(&sa);
+    loop_init(&a->loop, &a->inbox, a->sched, a->engine, &ea.limits, false);
+    log_info("computing on %s", engine_describe(a->engine));
+    return 0;
+}
+
+static void *scheduler_thread(void *arg) {
+    struct app *a = arg;
+    struct err e;
+    if (loop_run(&a->loop, &e)) {
+        log_error("%s", e.text);
+        _exit(1);
+    }
+    return NULL;
+}
+
+static void release(struct app *a) {
+    if (a->sched) loop_release(&a->loop);
+    sched_free(a->sched);
+    engine_close(a->engine);
+    tokenizer_close(a->tokenizer);
+    weights_release(&a->weights);
+    checkpoint_close(a->checkpoint);
+    config_release(&a->config);
+    inbox_release(&a->inbox);
+    free(a->dir);
+}
+
+int app_open(struct app *a, const struct options *o, struct err *e) {
+    uint64_t start = clock_ns();
+    *a = (struct app){0};
+    inbox_init(&a->inbox);
+    a->dir = model_find(o->model, e);
+    if (!a->dir || load_model(a, o, e) || open_machinery(a, o, e)) {
+        release(a);
+        return -1;
+    }
+    if (pthread_create(&a->thread, NULL, scheduler_thread, a)) {
+        release(a);
+        return err_machine(e, "no thread can be started");
+    }
+    log_info("loaded %s: %s, %d layers, %.2f GB of %s weights, in %.2f s", o->model, a->config.arch->name,
+             a->config.n_layers, (double)a->weights.bytes / 1e9, dtype_name(a->config.dtype),
+             (double)(clock_ns() - start) / 1e9);
+    return 0;
+}
+
+void app_close(struct app *a) {
+    inbox_drain_begin(&a->inbox);
+    pthread_join(a->thread, NULL);
+    release(a);
+}
