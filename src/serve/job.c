@@ -9,7 +9,7 @@
 #include <sys/random.h>
 #include <time.h>
 
-enum { LOGPROB_TOKENS_MAX = 1 << 20, GENERATE_DEFAULT = 128, COMPLETIONS_DEFAULT = 16 };
+enum { LOGPROBS_TOTAL_MAX = 1 << 22, GENERATE_DEFAULT = 128, COMPLETIONS_DEFAULT = 16 };
 
 void job_init(struct job *j, const struct front *front) {
     *j = (struct job){.front = front};
@@ -178,9 +178,9 @@ static int make_choices(struct job *j, struct api_err *e) {
         bad = measure(j, &j->prompts[i], &max_tokens[i], e);
         tokens += bad ? 0 : n * max_tokens[i];
     }
-    if (!bad && j->par.logprobs >= 0 && tokens > LOGPROB_TOKENS_MAX)
-        bad = api_fail(e, 400, "logprobs", "logprobs for up to %lld tokens are too many (at most %d); lower max_tokens or n",
-                       (long long)tokens, LOGPROB_TOKENS_MAX);
+    if (!bad && j->par.logprobs >= 0 && tokens * (1 + j->par.logprobs) > LOGPROBS_TOTAL_MAX)
+        bad = api_fail(e, 400, "logprobs", "up to %lld tokens with %lld log-probabilities each are too many (%d in all); "
+                       "lower max_tokens or n", (long long)tokens, (long long)j->par.logprobs + 1, LOGPROBS_TOTAL_MAX);
     uint64_t seed = (uint64_t)j->par.seed;
     if (!j->par.has_seed) random_bytes(&seed, sizeof seed);
     if (!bad) j->choices = mem_array((size_t)all, sizeof *j->choices);
