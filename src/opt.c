@@ -53,30 +53,30 @@ static const struct row rows[] = {
     {"dtype", "", NULL, CHOICE, AT(dtype), 0, 0, "auto|float16|bfloat16|float32", "auto", CMD_RUNS,
      "number format of weights and KV cache; `auto` takes the checkpoint's", NULL},
     {"memory-ratio", "gpu-memory-utilization mem-fraction-static", NULL, REAL, AT(memory_ratio), 0.01, 0.99, "SHARE",
-     "0.9", CMD_RUNS, "share of the free memory that weights and KV cache may take together; lower it when memory is short",
+     "0.9", CMD_RUNS | CMD_SIMULATE, "share of the free memory that weights and KV cache may take together; lower it when memory is short",
      NULL},
-    {"max-running-requests", "max-num-seqs", NULL, INT, AT(max_running), 1, 4096, "N", "256", CMD_RUNS,
+    {"max-running-requests", "max-num-seqs", NULL, INT, AT(max_running), 1, 4096, "N", "256", CMD_RUNS | CMD_SIMULATE,
      "requests that are computed at the same time; more wait in the queue", NULL},
     {"max-queued-requests", "", NULL, INT, AT(max_queued), 1, 1000000, "N", "1024", CMD_SERVE,
      "requests that may wait; one more is answered 429 at once", NULL},
     {"max-seq-len-override", "max-model-len context-length", NULL, INT, AT(max_seq_len), 1, 16777216, "N", "auto",
-     CMD_RUNS, "longest sequence, prompt and answer together (default: what the model was made for)", NULL},
+     CMD_RUNS | CMD_SIMULATE, "longest sequence, prompt and answer together (default: what the model was made for)", NULL},
     {"max-prefill-length", "max-extend-length chunked-prefill-size max-num-batched-tokens", NULL, INT, AT(max_prefill),
-     1, 1048576, "N", "auto", CMD_RUNS,
+     1, 1048576, "N", "auto", CMD_RUNS | CMD_SIMULATE,
      "chunked prefill: prompt tokens computed in one step (default: 8192 on a GPU, 512 on the CPU)", NULL},
-    {"page-size", "block-size", NULL, INT, AT(page_size), 1, 256, "N", "16", CMD_RUNS, "tokens in one page of the KV cache",
+    {"page-size", "block-size", NULL, INT, AT(page_size), 1, 256, "N", "16", CMD_RUNS | CMD_SIMULATE, "tokens in one page of the KV cache",
      NULL},
-    {"num-pages", "", NULL, INT, AT(num_pages), 2, 1000000000, "N", "auto", CMD_RUNS,
+    {"num-pages", "", NULL, INT, AT(num_pages), 2, 1000000000, "N", "auto", CMD_RUNS | CMD_SIMULATE,
      "pages of the KV cache (default: what --memory-ratio leaves)", NULL},
-    {"schedule-policy", "", NULL, CHOICE, AT(policy), 0, 0, "fcfs|lpm|classic", "fcfs", CMD_RUNS,
+    {"schedule-policy", "", NULL, CHOICE, AT(policy), 0, 0, "fcfs|lpm|classic", "fcfs", CMD_RUNS | CMD_SIMULATE,
      "who is admitted next: `fcfs` first come, first served; `lpm` longest cached prefix first; `classic` as Mini-SGLang "
      "does it, prompts before answers and every answer's whole length reserved", NULL},
-    {"target-itl", "", NULL, INT, AT(target_itl), 1, 3600000, "MS", "auto", CMD_RUNS,
+    {"target-itl", "", NULL, INT, AT(target_itl), 1, 3600000, "MS", "auto", CMD_RUNS | CMD_SIMULATE,
      "prompt chunks are cut so that running streams wait at most this long for their next token (default: 50 ms on a GPU, "
      "500 ms on the CPU)", NULL},
     {"request-timeout", "", NULL, INT, AT(request_timeout), 1, 604800, "S", "auto", CMD_SERVE,
      "seconds after which a request is ended with an error (default: none)", NULL},
-    {"cache-type", "", NULL, CHOICE, AT(cache_type), 0, 0, "radix|naive", "radix", CMD_RUNS,
+    {"cache-type", "", NULL, CHOICE, AT(cache_type), 0, 0, "radix|naive", "radix", CMD_RUNS | CMD_SIMULATE,
      "prefix cache: `radix` keeps the beginnings that requests share, `naive` keeps none", NULL},
     {"attention-backend", "attn", NULL, TEXT, AT(attention), 0, 0, "PREFILL,DECODE", "auto", CMD_RUNS,
      "attention kernels on a GPU: fa, fi, or one for prefill and one for decode (`fa,fi`)",
@@ -110,8 +110,28 @@ static const struct row rows[] = {
     {"special", "", NULL, FLAG, AT(special), 0, 0, NULL, NULL, CMD_TOKENIZE,
      "add the tokens that the model puts around every text (such as BOS)", NULL},
     {"out", "", NULL, TEXT, AT(out), 0, 0, "DIR", NULL, CMD_DUMMY, "folder to write; must not exist or be empty", NULL},
-    {"seed", "", NULL, INT, AT(seed), 0, 9007199254740992.0, "N", "0", CMD_DUMMY | CMD_RUNS, "seed of dummy weights", NULL},
+    {"seed", "", NULL, INT, AT(seed), 0, 9007199254740992.0, "N", "0", CMD_DUMMY | CMD_RUNS | CMD_SIMULATE,
+     "seed of dummy weights, and of made-up requests", NULL},
     {"shard-bytes", "", NULL, INT, AT(shard_bytes), 4096, 1e15, "N", "5000000000", CMD_DUMMY, "largest file to write", NULL},
+    {"trace", "", NULL, TEXT, AT(trace), 0, 0, "FILE", NULL, CMD_SIMULATE,
+     "requests of a real service: Mooncake's or Qwen-Bailian's JSON lines, or Azure's CSV (default: made-up requests)", NULL},
+    {"gpu", "", NULL, CHOICE, AT(gpu), 0, 0, "h100|h200", "h200", CMD_SIMULATE, "the GPU to count with", NULL},
+    {"gpus", "", NULL, INT, AT(gpus), 1, 64, "N", "1", CMD_SIMULATE, "how many of them share the model", NULL},
+    {"overlap", "", NULL, CHOICE, AT(overlap), 0, 0, "on|off", "on", CMD_SIMULATE,
+     "whether the next step is planned while one runs, as the server does", NULL},
+    {"rate-scale", "", NULL, REAL, AT(rate_scale), 0.001, 1000, "FACTOR", "1", CMD_SIMULATE,
+     "requests come so many times as fast as the trace says", NULL},
+    {"requests", "", NULL, INT, AT(sim_requests), 1, 10000000, "N", "auto", CMD_SIMULATE,
+     "stop after so many requests (default: all of the trace; 1000 made-up ones)", NULL},
+    {"max-tokens", "", NULL, INT, AT(max_tokens), 1, 1048576, "N", "1024", CMD_SIMULATE,
+     "the longest answer each request asks for; the real one is as long as the trace says", NULL},
+    {"rate", "", NULL, REAL, AT(rate), 0.001, 1000000, "N", "4", CMD_SIMULATE, "made-up requests a second", NULL},
+    {"input-length", "", NULL, INT, AT(input_length), 1, 1048576, "N", "1024", CMD_SIMULATE, "mean of made-up prompts, tokens", NULL},
+    {"output-length", "", NULL, INT, AT(output_length), 1, 1048576, "N", "256", CMD_SIMULATE, "mean of made-up answers, tokens", NULL},
+    {"shared-prefix", "", NULL, REAL, AT(shared_prefix), 0, 1, "SHARE", "0", CMD_SIMULATE,
+     "share of each made-up prompt that begins as all others do", NULL},
+    {"plot", "", NULL, TEXT, AT(plot), 0, 0, "FILE", NULL, CMD_SIMULATE, "draw requests and pages over time, as SVG", NULL},
+    {"json", "", NULL, FLAG, AT(json), 0, 0, NULL, NULL, CMD_SIMULATE, "results as JSON", NULL},
     {"json", "", NULL, FLAG, AT(json), 0, 0, NULL, NULL, CMD_HELP, "the option table as JSON", NULL},
     {"markdown", "", NULL, FLAG, AT(markdown), 0, 0, NULL, NULL, CMD_HELP, "the option table as in the README", NULL},
     {"help", "", NULL, FLAG, AT(help), 0, 0, NULL, NULL, CMD_ALL, "show the options and end", NULL},
@@ -126,7 +146,7 @@ static bool same(const char *a, const char *b) { return strcasecmp(a, b) == 0; }
 static const char *choice(const char *choices, const char *value) {
     static const char *const all[] = {"auto",  "cpu",   "cuda",  "ref",   "generic", "avx2",        "avx512",     "avx512bf16",
                                       "naive", "radix", "fcfs",  "lpm",  "classic", "fused", "DEBUG", "INFO",    "WARNING",     "ERROR",      "float16",
-                                      "bfloat16", "float32", "huggingface", "modelscope"};
+                                      "bfloat16", "float32", "huggingface", "modelscope", "h100", "h200", "on", "off"};
     size_t n = strlen(value);
     for (const char *p = choices; *p;) {
         size_t w = strcspn(p, "|");
@@ -306,7 +326,7 @@ static const struct {
     unsigned bit;
     const char *name;
 } commands[] = {{CMD_SERVE, "serve"}, {CMD_GENERATE, "generate"}, {CMD_TOKENIZE, "tokenize"},
-                {CMD_TEMPLATE, "template"}, {CMD_DUMMY, "dummy"}, {CMD_HELP, "help"}};
+                {CMD_TEMPLATE, "template"}, {CMD_DUMMY, "dummy"}, {CMD_SIMULATE, "simulate"}, {CMD_HELP, "help"}};
 
 static void add_json_field(struct buf *b, const char *name, const char *value) {
     buf_addf(b, ",\"%s\":", name);

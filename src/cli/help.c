@@ -13,6 +13,7 @@ static const char usage[] =
     "       minisgl tokenize [options]           JSON strings to token ids, or back\n"
     "       minisgl template [options]           chat messages to the prompt that the model sees\n"
     "       minisgl dummy [options]              write a checkpoint of random weights\n"
+    "       minisgl simulate [options]           what clients of a machine would see, by a cost model\n"
     "       minisgl help [SUBCOMMAND] [--json|--markdown]\n"
     "       minisgl version";
 
@@ -41,7 +42,7 @@ int cmd_help(int argc, char **argv) {
         const char *name;
         unsigned command;
     } subs[] = {{"serve", CMD_SERVE}, {"generate", CMD_GENERATE}, {"tokenize", CMD_TOKENIZE},
-                {"template", CMD_TEMPLATE}, {"dummy", CMD_DUMMY}, {"help", CMD_HELP}};
+                {"template", CMD_TEMPLATE}, {"dummy", CMD_DUMMY}, {"simulate", CMD_SIMULATE}, {"help", CMD_HELP}};
     struct options o;
     struct err e;
     if (options_parse(&o, CMD_HELP, argc, argv, &e)) return cli_fail(&e);

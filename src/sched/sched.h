@@ -25,6 +25,9 @@
 
 #include <stdbool.h>
 
+/* margin_percent that traces have shown to be enough (bench/results). */
+enum { SCHED_MARGIN_PERCENT = 3 };
+
 struct sched_args {
     int32_t max_running;    /* slots */
     int32_t max_prefill;    /* prompt tokens of one step, less its decodes */
