@@ -9,6 +9,7 @@ int cmd_serve(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_dummy(int argc, char **argv);
 int cmd_simulate(int argc, char **argv);
+int cmd_template(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 
 /* What every subcommand that loads a model does first: the log level, the guard for mapped files. */
