@@ -83,7 +83,7 @@ tsan:
 	@$(MAKE) --no-print-directory unit VARIANT=tsan SANITIZER=thread CFLAGS='-O1 -g'
 
 # Fuzz targets are libFuzzer programs; every source is compiled again with coverage.
-$(B)/fuzz/%: tests/fuzz/%.c $(wildcard src/*/*.h)
+$(B)/fuzz/%: tests/fuzz/%.c $(SRC) $(wildcard src/*.h src/*/*.h src/*/*/*.h)
 	@$(MAKE) --no-print-directory fuzz-lib VARIANT=fuzzlib CC=clang CFLAGS='-O1 -g -fsanitize=fuzzer-no-link,address,undefined'
 	@mkdir -p $(@D)
 	clang $(BASE_CFLAGS) -O1 -g -fsanitize=fuzzer,address,undefined $< build/fuzzlib/libminisgl.a $(LDLIBS) -o $@

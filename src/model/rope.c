@@ -44,7 +44,7 @@ static void yarn(float *inv, const struct config *c) {
     }
     low = low > 0 ? low : 0;
     high = high < c->head_dim - 1 ? high : c->head_dim - 1;
-    if (low == high) high += 0.001; /* prevents a division by zero */
+    if ((float)(high - low) == 0) high = low + 0.001; /* prevents a division by zero */
     for (int32_t i = 0; i < c->head_dim / 2; i++) {
         float pos = power(c, i), ramp = ((float)i - (float)low) / (float)(high - low);
         ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;

@@ -2,11 +2,10 @@
  * type, partial rotation, and numbers that would make an angle infinite or no number. */
 #include "model/rope_fields.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { ORIGINAL_MAX = 1 << 28 };
-static const double FACTOR_MAX = 1e6, THETA_MAX = 1e30;
+static const double RATIO_MIN = 1e-6, FACTOR_MAX = 1e6, THETA_MAX = 1e30; /* float32 holds all that follows from them */
 
 static const struct {
     const char *name;
@@ -24,10 +23,10 @@ static enum rope_kind kind_of(struct fields *f) {
     return ROPE_DEFAULT;
 }
 
-/* Greater than 0: fields_number's bounds are inclusive. */
 static double positive(struct fields *f, const char *key, double fallback, double max) {
     double x = fields_number(f, key, fallback, 0, max);
     if (!f->bad && fields_get(f, key) && x <= 0) fields_complain(f, "%s must be greater than 0, found %g", key, x);
+    if (!f->bad && fields_get(f, key) && x < RATIO_MIN) fields_complain(f, "%s must be at least %g, found %g", key, RATIO_MIN, x);
     return x;
 }
 
@@ -40,13 +39,14 @@ static void read_llama3(struct rope_config *r, struct fields *f) {
     r->factor = required(f, "factor", FACTOR_MAX);
     r->low_freq_factor = required(f, "low_freq_factor", FACTOR_MAX);
     r->high_freq_factor = required(f, "high_freq_factor", FACTOR_MAX);
-    if (!f->bad && r->high_freq_factor <= r->low_freq_factor)
+    if (!f->bad && (float)r->high_freq_factor <= (float)r->low_freq_factor)
         fields_complain(f, "high_freq_factor (%g) must be greater than low_freq_factor (%g)", r->high_freq_factor,
                         r->low_freq_factor);
 }
 
 static void read_yarn(struct rope_config *r, struct fields *f, int32_t max_position) {
-    r->factor = positive(f, "factor", (double)max_position / r->original_max, FACTOR_MAX);
+    double ratio = (double)max_position / r->original_max;
+    r->factor = positive(f, "factor", ratio > RATIO_MIN ? ratio : RATIO_MIN, FACTOR_MAX);
     r->attention_factor = positive(f, "attention_factor", -1, FACTOR_MAX);
     /* 0 counts as absent in all four, as the reference reads them */
     r->beta_fast = fields_number(f, "beta_fast", 0, 0, FACTOR_MAX);

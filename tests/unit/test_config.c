@@ -124,6 +124,8 @@ static void refuses_each_with_its_name(void **state) {
         {LLAMA, "{\"rope_scaling\":{\"rope_type\":\"mrope\",\"type\":\"default\"}}", "\"mrope\""},
         {LLAMA, "{\"rope_scaling\":{\"type\":\"linear\"}}", "factor is missing"},
         {LLAMA, "{\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}}", "factor must be greater than 0"},
+        {LLAMA, "{\"rope_scaling\":{\"type\":\"linear\",\"factor\":1e-300}}", "factor must be at least 1e-06"},
+        {LLAMA, "{\"rope_theta\":1e-300}", "rope_theta must be at least 1e-06"},
         {LLAMA, "{\"rope_scaling\":{\"type\":\"linear\",\"factor\":\"2\"}}", "factor must be a number"},
         {LLAMA, "{\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":0.5}}", "factor must be at least 1"},
         {LLAMA, "{\"head_dim\":2,\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}}", "dynamic needs"},
