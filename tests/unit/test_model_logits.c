@@ -110,19 +110,33 @@ static void run(struct runner *r, float *logits, size_t n) {
     if (dev_cpu.peek(r->dev, BUF_LOGITS, logits, n)) fail_msg("cannot read the logits");
 }
 
-/* The largest difference, as a share of the largest logit; infinite when one is not finite. */
-static double distance(const struct model *m, const float *got) {
-    double off = 0, most = 0;
-    for (size_t i = 0; i < (size_t)m->n * (size_t)m->config.vocab; i++) {
-        if (!isfinite(got[i])) return INFINITY;
-        off = fmax(off, fabs((double)got[i] - (double)m->want[i]));
-        most = fmax(most, fabs((double)m->want[i]));
-    }
-    return off / most;
+static int by_size(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
 }
 
-static void compare(const struct model *m, const char *isa, const char *route, const float *got, double bound) {
-    double off = distance(m, got);
+/* What the given share of the positions stay within: the largest difference of a position's logits, as a share of the
+ * largest logit of all. Infinite when one is not finite. */
+static double distance(const struct model *m, const float *got, double share) {
+    double row[TOKENS_MAX], most = 0;
+    const size_t V = (size_t)m->config.vocab;
+    for (int32_t p = 0; p < m->n; p++) {
+        row[p] = 0;
+        for (size_t i = (size_t)p * V; i < (size_t)(p + 1) * V; i++) {
+            if (!isfinite(got[i])) return INFINITY;
+            row[p] = fmax(row[p], fabs((double)got[i] - (double)m->want[i]));
+            most = fmax(most, fabs((double)m->want[i]));
+        }
+    }
+    qsort(row, (size_t)m->n, sizeof *row, by_size);
+    return row[(int32_t)(share * (m->n - 1))] / most;
+}
+
+/* bf16 dot products round their inputs to 8 bits. That may turn a near tie between experts, which changes the position
+ * and those that see it: with experts a quarter of the positions may be off. */
+static void compare(const struct model *m, const char *isa, const char *route, const float *got) {
+    bool rounded = m->config.dtype == DT_BF16 && !strcmp(isa, "avx512bf16");
+    double bound = rounded ? 1.5e-2 : 2e-5, off = distance(m, got, rounded && m->config.n_experts ? 0.75 : 1);
     if (!(off <= bound)) fail_msg("%s, %s, %s: logits differ by %g of the largest; allowed %g", m->name, isa, route, off, bound);
 }
 
@@ -140,14 +154,12 @@ static void check_model(const struct model *m, const char *isa) {
     if (!runner_open(&r, m, isa)) return;
     const size_t V = (size_t)m->config.vocab;
     float *got = mem_array((size_t)m->n * V, sizeof *got);
-    /* bf16 dot products round their inputs to 8 bits */
-    const double bound = m->config.dtype == DT_BF16 && !strcmp(isa, "avx512bf16") ? 4e-2 : 2e-5;
     one_by_one(&r, m, got);
-    compare(m, isa, "token by token", got, bound);
+    compare(m, isa, "token by token", got);
     batch_reset(r.batch, (uint64_t)m->n);
     for (int32_t p = 0; p < m->n; p++) add(&r, p, 0, m->ids, p + 1);
     run(&r, got, (size_t)m->n * V);
-    compare(m, isa, "all prefixes at once", got, bound);
+    compare(m, isa, "all prefixes at once", got);
     free(got);
     runner_close(&r);
 }
@@ -183,7 +195,7 @@ static void small_mistakes_are_seen(void **state) {
         else m.config.norm_topk = false;
         assert_true(runner_open(&r, &m, "ref"));
         one_by_one(&r, &m, got);
-        assert_true(distance(&m, got) > 1e-3);
+        assert_true(distance(&m, got, 1) > 1e-3);
         runner_close(&r);
         free(got);
         close_model(&m);
