@@ -8,13 +8,13 @@
 
 enum { DEPTH = 64 };
 
-void json_pull_init(struct json_pull *j, const char *s, size_t n, struct err *e) {
+void pull_init(struct json_pull *j, const char *s, size_t n, struct err *e) {
     *j = (struct json_pull){.start = s, .p = s, .end = s + n, .e = e};
     buf_init(&j->tmp[0], n);
     buf_init(&j->tmp[1], n);
 }
 
-void json_pull_release(struct json_pull *j) {
+void pull_release(struct json_pull *j) {
     buf_release(&j->tmp[0]);
     buf_release(&j->tmp[1]);
 }

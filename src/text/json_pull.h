@@ -21,8 +21,8 @@ struct json_pull {
     struct err *e;
 };
 
-void json_pull_init(struct json_pull *j, const char *s, size_t n, struct err *e);
-void json_pull_release(struct json_pull *j);
+void pull_init(struct json_pull *j, const char *s, size_t n, struct err *e);
+void pull_release(struct json_pull *j);
 
 int pull_peek(struct json_pull *j);                    /* the first byte of the next value or sign; -1 at the end */
 int pull_enter(struct json_pull *j, char open);        /* '{' or '[' must come */

@@ -197,9 +197,9 @@ static int model_member(struct tokenizer *t, struct model_parts *m, struct json_
 
 static int late_merges(struct tokenizer *t, struct model_parts *m, struct err *e) {
     struct json_pull j;
-    json_pull_init(&j, m->merges, m->merges_n, e);
+    pull_init(&j, m->merges, m->merges_n, e);
     int rc = read_merges(t, m, &j, e);
-    json_pull_release(&j);
+    pull_release(&j);
     return rc ? err_prefix(e, "model.merges: ") : 0;
 }
 
@@ -293,9 +293,9 @@ static int late_model(struct tokenizer *t, struct part *p, struct err *e) {
     if (p->loaded) return 0;
     if (!p->s) return err_input(e, "\"model\" is missing");
     struct json_pull j;
-    json_pull_init(&j, p->s, p->n, e);
+    pull_init(&j, p->s, p->n, e);
     int rc = load_model(t, &j, e);
-    json_pull_release(&j);
+    pull_release(&j);
     return rc;
 }
 
@@ -322,9 +322,9 @@ static int load_all(struct tokenizer *t, struct json_pull *j, struct err *e) {
 struct tokenizer *tokenizer_parse(const char *json, size_t n, struct err *e) {
     struct tokenizer *t = tokenizer_blank();
     struct json_pull j;
-    json_pull_init(&j, json, n, e);
+    pull_init(&j, json, n, e);
     int rc = load_all(t, &j, e);
-    json_pull_release(&j);
+    pull_release(&j);
     if (!rc) return t;
     tokenizer_close(t);
     return NULL;
