@@ -134,18 +134,21 @@ def lower():
 
 
 def newer(table):
-    """Runs (first, last, stand-in) of characters whose category changed since the Unicode 14 of PCRE2 10.42."""
+    """Runs (first, last, stand-in) of characters whose category changed since the Unicode 14 of PCRE2 10.42.
+
+    U+180E is with them: PCRE2 still takes it for a space."""
     if unicodedata.unidata_version != "14.0.0":
         sys.exit("Python with Unicode 14 is needed (3.11), for it has the tables of PCRE2 10.42")
     old = {}
     han = matching(r"\p{Han}")
     width = lambda c: len(chr(c).encode())
+    same = lambda c: CATEGORIES[table[c] & 31] == unicodedata.category(chr(c)) and c != 0x180E
     for c in ALL:
-        if CATEGORIES[table[c] & 31] == unicodedata.category(chr(c)):
+        if same(c):
             old.setdefault((table[c] & 31, width(c), c in han), c)
     runs = []
     for c in ALL:
-        if CATEGORIES[table[c] & 31] == unicodedata.category(chr(c)):
+        if same(c):
             continue
         d = old[table[c] & 31, width(c), c in han]
         if runs and runs[-1][1] == c - 1 and runs[-1][2] == d:

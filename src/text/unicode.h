@@ -39,7 +39,7 @@ extern const struct uc_lower_run uc_lower_runs[];
 /* The lower case of c (one code point; U+0130 alone has two: the caller adds U+0307). */
 uint32_t uc_lower(uint32_t c);
 
-/* Characters that PCRE2 10.42 (Unicode 14) does not know as the reference does, each run with an older character of the
+/* Characters that PCRE2 10.42 (Unicode 14) sees otherwise than the reference, each run with an older character of the
  * same category and UTF-8 width. */
 struct uc_newer_run {
     uint32_t first, last, older;

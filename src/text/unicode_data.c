@@ -1861,11 +1861,12 @@ const struct uc_lower_run uc_lower_runs[185] = {
     {93856,93880,1,27},
     {125184,125217,1,34},
 };
-const size_t uc_newer_n = 127;
-const struct uc_newer_run uc_newer_runs[127] = {
+const size_t uc_newer_n = 128;
+const struct uc_newer_run uc_newer_runs[128] = {
     {2199,2199,2070},
     {3315,3315,2307},
     {3790,3790,2070},
+    {6158,6158,2192},
     {6990,6991,2096},
     {7039,7039,2096},
     {7305,7305,4256},

@@ -1,7 +1,7 @@
 """`minisgl tokenize` against the Python package `tokenizers` on random text and random ids.
 
 Under pytest: MINISGL_TEST_STRINGS strings a tokenizer (5,000 unless said), seed from MINISGL_TEST_SEED or the clock.
-By hand: test_tokenizer.py [--strings N] [--seed N] [TOKENIZER ...]
+By hand: test_tokenizer.py [--strings N] [--seed N] [TOKENIZER or VARIANT ...]; `variants` means all of those
 """
 
 import json
@@ -124,10 +124,103 @@ def compare(model, tokenizer, strings, ids):
     return bad
 
 
-def unpack(family, folder):
-    source = DATA / "tokenizers" / family / "tokenizer.json.xz"
+def added(i, content, **flags):
+    base = {"id": i, "content": content, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {**base, "special": False, **flags}
+
+
+def sequence(kind, *parts):
+    return {"type": "Sequence", kind: list(parts)}
+
+
+def split(pattern, behavior="Isolated", invert=False):
+    return {"type": "Split", "pattern": pattern, "behavior": behavior, "invert": invert}
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+O200K = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN35 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+DEEPSEEK = [
+    r"\p{N}{1,3}",
+    "[一-龥\u3040-ゟ゠-ヿ]+",
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+    "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+]
+BEHAVIORS = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
+META = {"type": "Metaspace", "replacement": "▁", "split": True}
+
+
+def template(token, i, suffix):
+    place = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": token, "type_id": 0}}]
+    special = {token: {"id": token, "ids": [i], "tokens": [token]}}
+    single = place if suffix else place[::-1]
+    return {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": special}
+
+
+def variants():
+    """(name, the family whose model is used, what is changed in its file): parts that the published files do not use."""
+    for form in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase"):
+        yield form, "gpt2", {"normalizer": {"type": form}}
+    norm = sequence("normalizers", {"type": "NFKD"}, {"type": "Lowercase"}, {"type": "Strip", "strip_left": True, "strip_right": True})
+    yield "normalizers", "gpt2", {"normalizer": norm}
+    yield "replace", "tinyllama", {"normalizer": {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": "▁"}}
+    yield "prefix-space", "gpt2", {"pre_tokenizer": {**BYTES, "add_prefix_space": True, "use_regex": True}}
+    for name, pattern in (("o200k", O200K), ("qwen3.5", QWEN35)):
+        yield name, "gpt2", {"pre_tokenizer": sequence("pretokenizers", split({"Regex": pattern}), BYTES)}
+    yield "deepseek", "gpt2", {"pre_tokenizer": sequence("pretokenizers", *[split({"Regex": r}) for r in DEEPSEEK], BYTES)}
+    for behavior in BEHAVIORS:
+        for invert in (False, True):
+            steps = split({"Regex": r"[\p{Lu}\s]+(?=\p{L})|\p{M}"}, behavior, invert), split({"String": "a"}, behavior, invert), BYTES
+            yield f"{behavior}-{invert}", "gpt2", {"pre_tokenizer": sequence("pretokenizers", *steps)}
+    for digits in (False, True):
+        steps = {"type": "Digits", "individual_digits": digits}, {"type": "Punctuation", "behavior": "Isolated"}, BYTES
+        yield f"digits-{digits}", "gpt2", {"pre_tokenizer": sequence("pretokenizers", *steps)}
+    yield "whitespace", "tinyllama", {"normalizer": None, "pre_tokenizer": {"type": "Whitespace"}}
+    steps = {"type": "WhitespaceSplit"}, {**META, "prepend_scheme": "always"}
+    yield "words", "tinyllama", {"normalizer": None, "pre_tokenizer": sequence("pretokenizers", *steps)}
+    for scheme in ("always", "first", "never"):
+        meta = {**META, "prepend_scheme": scheme}
+        yield f"metaspace-{scheme}", "tinyllama", {"normalizer": None, "pre_tokenizer": meta, "decoder": meta}
+    gemma = sequence("decoders", {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"})
+    yield "gemma", "tinyllama", {
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "pre_tokenizer": split({"String": " "}, "MergedWithPrevious"),
+        "decoder": gemma,
+    }
+    yield "no-decoder", "tinyllama", {"decoder": None}
+    tokens = [
+        added(0, "<unk>", special=True), added(1, "<s>", special=True, lstrip=True), added(2, "</s>", special=True, rstrip=True),
+        added(32000, "naïve", single_word=True), added(32001, "Ünïcödé", normalized=True), added(32002, " x", normalized=True, lstrip=True),
+        added(32003, "<|", special=True), added(32004, "<|end|>", special=True, normalized=True), added(32005, "\n\n", rstrip=True),
+    ]
+    for form in (None, {"type": "NFKD"}, {"type": "Lowercase"}):
+        yield f"added-{form and form['type']}", "tinyllama", {"added_tokens": tokens, "normalizer": form, "post_processor": template("</s>", 2, True)}
+    yield "unknown", "tinyllama", {"model": {"byte_fallback": False}}
+    yield "unknown-apart", "tinyllama", {"model": {"byte_fallback": False, "fuse_unk": False}}
+    yield "unknown-gone", "tinyllama", {"model": {"byte_fallback": False, "unk_token": None}}
+    yield "ignore-merges", "tinyllama", {"model": {"ignore_merges": True}, "pre_tokenizer": {**META, "prepend_scheme": "first"}}
+
+
+VARIANTS = {name: (family, change) for name, family, change in variants()}
+
+
+def unpack(name, folder):
+    """Write the tokenizer.json of a family or a variant."""
+    family, change = VARIANTS.get(name, (name, {}))
+    text = lzma.open(DATA / "tokenizers" / family / "tokenizer.json.xz").read()
+    if change:
+        whole = json.loads(text)
+        change = {**change, "model": {**whole["model"], **change.get("model", {})}}
+        text = json.dumps({**whole, **change}).encode()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.json").write_bytes(lzma.open(source).read())
+    (folder / "tokenizer.json").write_bytes(text)
     return folder
 
 
@@ -154,6 +247,15 @@ def test_random_text_and_ids(family, tmp_path):
     assert not bad, "\n".join(bad[:5])
 
 
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no reference data in {DATA} (set MINISGL_TEST_DATA)")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_parts_that_no_published_file_uses(variant, tmp_path):
+    count = int(os.environ.get("MINISGL_TEST_STRINGS") or (50000 if os.environ.get("MINISGL_TEST_LONG") else 5000)) // 5
+    seed = int(os.environ.get("MINISGL_TEST_SEED") or time.time())
+    bad = differential(variant, tmp_path, count, seed)
+    assert not bad, "\n".join(bad[:5])
+
+
 def main():
     import argparse
     import tempfile
@@ -164,7 +266,7 @@ def main():
     p.add_argument("family", nargs="*", default=FAMILIES)
     a = p.parse_args()
     wrong = 0
-    for family in a.family or FAMILIES:
+    for family in list(VARIANTS) if a.family == ["variants"] else a.family or FAMILIES:
         with tempfile.TemporaryDirectory() as folder:
             bad = differential(family, pathlib.Path(folder), a.strings, a.seed)
             print("\n".join(bad[:5]))

@@ -84,7 +84,7 @@ static void slow_word(struct slow *w, const char *s, size_t n) {
     char(*sym)[16] = calloc(n + 1, 16);
     size_t k = 0;
     int32_t whole = w->ignore_merges ? tokenizer_id_of(w->m->t, s, n) : -1;
-    if (whole >= 0) {
+    if (whole >= 0 && whole != tokenizer_id_of(w->m->t, "<x>", 3)) { /* the added token is none of the model's */
         ids_add(&w->out, whole);
         free(sym);
         return;
