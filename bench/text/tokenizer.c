@@ -4,10 +4,10 @@
  *
  * For each TEXT (a file): MB/s on the whole of it as one string, and calls/s and MB/s on its lines joined to about 200
  * bytes. The best of several rounds each; bench/text/run adds the reference. */
+#include "text/tokenizer.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "text/detok.h"
-#include "text/tokenizer.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -62,8 +62,10 @@ static void answer_line(struct work *w, const char *line, size_t n) {
     int rc = -1;
     buf_reset(&w->out);
     json_t *j = json_loadb(line, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &je);
-    if (!j) err_input(&e, "not JSON: %s", je.text);
-    else rc = w->o->decode ? decode_line(w, j, &e) : encode_line(w, j, &e);
+    if (!j)
+        err_input(&e, "not JSON: %s", je.text);
+    else
+        rc = w->o->decode ? decode_line(w, j, &e) : encode_line(w, j, &e);
     json_decref(j);
     if (rc && w->out.over) err_input(&e, "the answer is larger than %d bytes", MAX_OUT);
     if (rc) {

@@ -1,8 +1,8 @@
 /* added.h: added tokens: strings found in a text before anything else is done to it, such as <|im_start|>.
  *
- * A set finds the leftmost longest of its tokens, as the reference does. A tokenizer has two: one for the text as given,
- * one for the normalised text. Constant once built. Time: linear in the text times the longest token, in practice one
- * look a byte, since few bytes start a token. */
+ * A set finds the leftmost longest of its tokens, as the reference does. A tokenizer has two: one for the text as
+ * given, one for the normalised text. Constant once built. Time: linear in the text times the longest token, in
+ * practice one look a byte, since few bytes start a token. */
 #ifndef MINISGL_TEXT_ADDED_H
 #define MINISGL_TEXT_ADDED_H
 #include "text/normalize.h"
@@ -32,9 +32,9 @@ bool added_set_empty(const struct added_set *s);
 struct added_iter {
     const struct added_set *set;
     struct masked text;
-    bool special;  /* special tokens count, where all their bytes are trusted */
-    size_t scan;   /* where the search goes on */
-    size_t done;   /* everything before was handed out */
+    bool special; /* special tokens count, where all their bytes are trusted */
+    size_t scan;  /* where the search goes on */
+    size_t done;  /* everything before was handed out */
     const struct added_token *held;
     size_t held_start, held_end;
 };

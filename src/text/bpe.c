@@ -7,9 +7,11 @@
 #include <stdio.h>
 
 enum {
-    KEY_BYTES = 24, KEY_IDS = 8, CACHE_SLOTS = 1 << 15, /* words longer than that are not remembered */
-    SHORT = 40,                                         /* symbols up to which a scan beats a heap */
-    KEEP = 1 << 16                                      /* symbols of room kept between words */
+    KEY_BYTES = 24,
+    KEY_IDS = 8,
+    CACHE_SLOTS = 1 << 15, /* words longer than that are not remembered */
+    SHORT = 40,            /* symbols up to which a scan beats a heap */
+    KEEP = 1 << 16         /* symbols of room kept between words */
 };
 static const uint32_t NONE = UINT32_MAX;
 
@@ -265,8 +267,9 @@ static int symbols(const struct bpe *b, const char *p, size_t n, struct ids *to,
         if (b->byte_fallback && add_byte_tokens(b, p + i, w, to)) continue;
         if (!b->has_unk) continue;
         if (b->unk < 0)
-            return err_input(e, "the text has a character that this tokenizer does not know, and its unknown token is not "
-                                "in the vocabulary");
+            return err_input(e,
+                             "the text has a character that this tokenizer does not know, and its unknown token is not "
+                             "in the vocabulary");
         if (pending && !b->fuse_unk) ids_add(to, b->unk);
         pending = true;
     }
@@ -274,12 +277,15 @@ static int symbols(const struct bpe *b, const char *p, size_t n, struct ids *to,
     return 0;
 }
 
-static int merge_part(const struct bpe *b, struct bpe_scratch *s, const char *p, size_t n, struct ids *out, struct err *e) {
+static int merge_part(const struct bpe *b, struct bpe_scratch *s, const char *p, size_t n, struct ids *out,
+                      struct err *e) {
     s->first.n = 0;
     if (symbols(b, p, n, &s->first, e)) return -1;
     ids_room(out, s->first.n);
-    if (s->first.n <= SHORT) merge_short(b, s->first.v, s->first.n, out);
-    else merge_long(b, s, s->first.v, s->first.n, out);
+    if (s->first.n <= SHORT)
+        merge_short(b, s->first.v, s->first.n, out);
+    else
+        merge_long(b, s, s->first.v, s->first.n, out);
     if (s->first.cap > KEEP) ids_release(&s->first);
     return 0;
 }
@@ -289,8 +295,10 @@ static int merge_part(const struct bpe *b, struct bpe_scratch *s, const char *p,
 static inline uint64_t low_bytes(uint64_t x, size_t n) { return n >= 8 ? x : x & ((1ull << 8 * n) - 1); }
 
 static inline void key_load(uint64_t k[3], const char *p, size_t n, size_t slack) {
-    if (n + slack >= KEY_BYTES) memcpy(k, p, KEY_BYTES);
-    else memcpy(k, p, n);
+    if (n + slack >= KEY_BYTES)
+        memcpy(k, p, KEY_BYTES);
+    else
+        memcpy(k, p, n);
     k[0] = low_bytes(k[0], n);
     k[1] = n > 8 ? low_bytes(k[1], n - 8) : 0;
     k[2] = n > 16 ? low_bytes(k[2], n - 16) : 0;
@@ -329,7 +337,8 @@ static size_t part_end(const struct bpe *b, const char *w, size_t n) {
     return n;
 }
 
-static int part_remembered(const struct bpe *b, struct bpe_scratch *s, struct bpe_text t, struct ids *out, struct err *e) {
+static int part_remembered(const struct bpe *b, struct bpe_scratch *s, struct bpe_text t, struct ids *out,
+                           struct err *e) {
     uint64_t k[3];
     key_load(k, t.s, t.n, t.slack);
     struct word *c = cache_slot(s, k, t.n, true);

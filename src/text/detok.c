@@ -44,12 +44,18 @@ static bool unfinished(const unsigned char *p, size_t n) {
     size_t want = p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
     if (n >= want) return false;
     if (n < 2) return true;
-    unsigned lo = p[0] == 0xe0 ? 0xa0 : p[0] == 0xf0 ? 0x90 : 0x80, hi = p[0] == 0xed ? 0x9f : p[0] == 0xf4 ? 0x8f : 0xbf;
+    unsigned lo = p[0] == 0xe0   ? 0xa0
+                  : p[0] == 0xf0 ? 0x90
+                                 : 0x80,
+             hi = p[0] == 0xed   ? 0x9f
+                  : p[0] == 0xf4 ? 0x8f
+                                 : 0xbf;
     if (p[1] < lo || p[1] > hi) return false;
     return n < 3 || (p[2] & 0xc0) == 0x80;
 }
 
-/* Add a byte to the tail: the width of the character it finishes, 0 while unfinished, -1 when no character starts so. */
+/* Add a byte to the tail: the width of the character it finishes, 0 while unfinished, -1 when no character starts so.
+ */
 static int tail_add(struct detok *d, unsigned char b) {
     uint32_t c;
     d->tail[d->n_tail++] = b;
@@ -93,8 +99,10 @@ static void run_add(struct detok *d, unsigned char b, struct buf *out) {
 }
 
 static void run_end(struct detok *d, struct buf *out) {
-    if (d->n_tail) emit_bad(d, d->run.len, out);
-    else emit(d, buf_str(&d->run), d->run.len, out);
+    if (d->n_tail)
+        emit_bad(d, d->run.len, out);
+    else
+        emit(d, buf_str(&d->run), d->run.len, out);
     buf_reset(&d->run);
     d->n_tail = 0;
     d->bad = false;
@@ -137,8 +145,10 @@ void detok_push(struct detok *d, int32_t id, struct buf *out) {
 }
 
 void detok_finish(struct detok *d, struct buf *out) {
-    if (d->t->dec.kind == DECODE_FUSE) run_end(d, out);
-    else if (d->n_tail) emit(d, REPLACEMENT, 3, out);
+    if (d->t->dec.kind == DECODE_FUSE)
+        run_end(d, out);
+    else if (d->n_tail)
+        emit(d, REPLACEMENT, 3, out);
     detok_reset(d);
 }
 

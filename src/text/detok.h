@@ -13,9 +13,9 @@
 struct detok {
     const struct tokenizer *t;
     bool skip_special;
-    bool begun;           /* some token was pushed (and not skipped) */
-    bool bad;             /* the run of byte tokens is no UTF-8 */
-    size_t strip;         /* characters that may still be stripped at the start */
+    bool begun;            /* some token was pushed (and not skipped) */
+    bool bad;              /* the run of byte tokens is no UTF-8 */
+    size_t strip;          /* characters that may still be stripped at the start */
     unsigned char tail[4]; /* an unfinished character */
     size_t n_tail;
     struct buf run; /* byte tokens held back; the last n_tail of them are also in tail */

@@ -58,9 +58,12 @@ static int hex4(const char *p, uint32_t *v) {
     *v = 0;
     for (int i = 0; i < 4; i++) {
         unsigned c = (unsigned char)p[i], low = c | 0x20;
-        if (c >= '0' && c <= '9') *v = *v << 4 | (c - '0');
-        else if (low >= 'a' && low <= 'f') *v = *v << 4 | (low - 'a' + 10);
-        else return -1;
+        if (c >= '0' && c <= '9')
+            *v = *v << 4 | (c - '0');
+        else if (low >= 'a' && low <= 'f')
+            *v = *v << 4 | (low - 'a' + 10);
+        else
+            return -1;
     }
     return 0;
 }
@@ -69,8 +72,8 @@ static int escape_u(struct json_pull *j, struct buf *b) {
     uint32_t c, d;
     if (j->end - j->p < 4 || hex4(j->p, &c)) return pull_fail(j, "four hexadecimal digits were expected");
     j->p += 4;
-    if (c >= 0xd800 && c <= 0xdbff && j->end - j->p >= 6 && j->p[0] == '\\' && j->p[1] == 'u' &&
-        !hex4(j->p + 2, &d) && d >= 0xdc00 && d <= 0xdfff) {
+    if (c >= 0xd800 && c <= 0xdbff && j->end - j->p >= 6 && j->p[0] == '\\' && j->p[1] == 'u' && !hex4(j->p + 2, &d) &&
+        d >= 0xdc00 && d <= 0xdfff) {
         c = 0x10000 + ((c - 0xd800) << 10) + (d - 0xdc00);
         j->p += 6;
     }

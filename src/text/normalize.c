@@ -1,9 +1,9 @@
 /* normalize.c: see normalize.h. Steps are constant; a scratch belongs to one thread.
  *
  * Unicode normal forms: decomposition and composition data are utf8proc's, minus the characters that the reference's
- * older normaliser does not know (UC_OPAQUE). Only stretches that need work are touched: a stretch reaches from the last
- * character that is certainly left alone to the next such one. Marks are put in order by counting, so that a million of
- * them in a row take linear time. */
+ * older normaliser does not know (UC_OPAQUE). Only stretches that need work are touched: a stretch reaches from the
+ * last character that is certainly left alone to the next such one. Marks are put in order by counting, so that a
+ * million of them in a row take linear time. */
 #include "text/normalize.h"
 
 #include "base/mem.h"
@@ -98,14 +98,17 @@ static void reorder(int32_t *c, size_t n) {
         if (!combining(c[i])) continue;
         size_t end = i + 1;
         while (end < n && combining(c[end])) end++;
-        if (end - i < 32) sort_few(c + i, end - i);
-        else sort_many(c + i, end - i);
+        if (end - i < 32)
+            sort_few(c + i, end - i);
+        else
+            sort_many(c + i, end - i);
         i = end;
     }
 }
 
 /* Decompose, order and perhaps compose in[from, to). */
-static void put_stretch(struct norm_scratch *s, struct sink k, struct masked in, size_t from, size_t to, unsigned form) {
+static void put_stretch(struct norm_scratch *s, struct sink k, struct masked in, size_t from, size_t to,
+                        unsigned form) {
     enum { LONGEST = 32 }; /* code points one character may become */
     utf8proc_option_t opt = UTF8PROC_DECOMPOSE | UTF8PROC_STABLE;
     if (form == UC_NFKC || form == UC_NFKD) opt |= UTF8PROC_COMPAT;
@@ -189,8 +192,10 @@ static int put_replaced(struct norm_scratch *s, struct sink k, struct masked in,
     int r;
     pattern_start(&it, step->pattern, in.s, in.n, &s->tmp);
     for (; (r = pattern_next(&it, &end, &match, e)) > 0; from = end) {
-        if (match) put_new(k, in, from, end, step->text, step->text_n);
-        else put_same(k, in, from, end);
+        if (match)
+            put_new(k, in, from, end, step->text, step->text_n);
+        else
+            put_same(k, in, from, end);
     }
     return r;
 }

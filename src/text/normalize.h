@@ -12,8 +12,8 @@
 enum norm_kind { NORM_FORM, NORM_LOWERCASE, NORM_PREPEND, NORM_REPLACE, NORM_STRIP };
 struct norm_step {
     enum norm_kind kind;
-    unsigned form;           /* NORM_FORM: UC_NFC, UC_NFKC, UC_NFD or UC_NFKD */
-    char *text;              /* NORM_PREPEND, NORM_REPLACE: what to put there; owned */
+    unsigned form; /* NORM_FORM: UC_NFC, UC_NFKC, UC_NFD or UC_NFKD */
+    char *text;    /* NORM_PREPEND, NORM_REPLACE: what to put there; owned */
     size_t text_n;
     struct pattern *pattern; /* NORM_REPLACE; owned */
     bool left, right;        /* NORM_STRIP */

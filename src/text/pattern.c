@@ -29,7 +29,9 @@ static struct pattern *make(struct pattern p) {
     return q;
 }
 
-struct pattern *pattern_gpt2(void) { return make((struct pattern){.how = BY_SCAN, .scan = pattern_scan_gpt2}); }
+struct pattern *pattern_gpt2(void) {
+    return make((struct pattern){.how = BY_SCAN, .scan = pattern_scan_gpt2});
+}
 
 struct pattern *pattern_string(const char *s, size_t n) {
     return make((struct pattern){.how = BY_STRING, .string = mem_strndup(s, n), .string_n = n});
@@ -59,13 +61,15 @@ pattern_scan *pattern_scanner(const struct pattern *p) { return p->scan; }
 
 /* The length of an escape that does, 0 for others. */
 static size_t safe_escape(const char *r, size_t n) {
-    static const char *const props[] = {"L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd", "Nl", "No",
-                                        "P",  "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z",
-                                        "Zs", "Zl", "Zp", "Han"};
+    static const char *const props[] = {"L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",
+                                        "Nd", "Nl", "No", "P",  "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po",
+                                        "S",  "Sm", "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "Han"};
     if (n < 2) return 0;
     unsigned char c = (unsigned char)r[1];
     if (strchr("sSdDrnt", c) && c) return 2;
-    if (c > 32 && c < 127 && !strchr("0123456789", c) && ((c | 0x20u) < 'a' || (c | 0x20u) > 'z') && c != '<' && c != '>') return 2;
+    if (c > 32 && c < 127 && !strchr("0123456789", c) && ((c | 0x20u) < 'a' || (c | 0x20u) > 'z') && c != '<' &&
+        c != '>')
+        return 2;
     if ((c != 'p' && c != 'P') || n < 4 || r[2] != '{') return 0;
     const char *close = memchr(r, '}', n);
     if (!close) return 0;
@@ -122,7 +126,10 @@ static size_t unsafe_at(const char *r, size_t n) {
         case '[': w = safe_class(r + i, n - i); break;
         case '(': w = safe_group(r + i, n - i); break;
         case '{': w = safe_repeat(r + i, n - i); break;
-        case '^': case '$': case '.': case '\0': w = 0; break;
+        case '^':
+        case '$':
+        case '.':
+        case '\0': w = 0; break;
         default: w = 1;
         }
         if (!w) return i;
@@ -137,8 +144,8 @@ static pcre2_code *compile(const char *regex, size_t n, struct err *e) {
     if (!c) {
         char why[200] = "";
         pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
-        err_input(e, "the regular expression \"%.*s\" does not compile: %s at byte %zu", (int)(n < 300 ? n : 300), regex, why,
-                  (size_t)at);
+        err_input(e, "the regular expression \"%.*s\" does not compile: %s at byte %zu", (int)(n < 300 ? n : 300),
+                  regex, why, (size_t)at);
         return NULL;
     }
     uint32_t empty = 0;
@@ -200,7 +207,8 @@ static int find_pcre(struct pattern_iter *it, struct err *e) {
     pcre2_set_heap_limit(mc, HEAP_LIMIT_KB);
     int rc = pcre2_match(it->p->code, (PCRE2_SPTR)it->subject, it->n, it->at, PCRE2_NO_UTF_CHECK, md, mc);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-        rc = pcre2_match(it->p->code, (PCRE2_SPTR)it->subject, it->n, it->at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, md, mc);
+        rc =
+            pcre2_match(it->p->code, (PCRE2_SPTR)it->subject, it->n, it->at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, md, mc);
     if (rc >= 0) {
         const PCRE2_SIZE *v = pcre2_get_ovector_pointer(md);
         it->m_start = v[0];
@@ -210,7 +218,8 @@ static int find_pcre(struct pattern_iter *it, struct err *e) {
     pcre2_match_data_free(md);
     if (rc >= 0) return 1;
     if (rc == PCRE2_ERROR_NOMATCH) return 0;
-    return err_input(e, "the pre-tokenizer's regular expression gave up on this text (PCRE2 error %d at byte %zu)", rc, it->at);
+    return err_input(e, "the pre-tokenizer's regular expression gave up on this text (PCRE2 error %d at byte %zu)", rc,
+                     it->at);
 }
 
 static int find_string(struct pattern_iter *it) {
@@ -235,7 +244,8 @@ static int find_class(struct pattern_iter *it) {
 static int find_word(struct pattern_iter *it) {
     size_t i = it->at, w = 0;
     unsigned cls = UC_SPACE;
-    for (; i < it->n && (cls = uc_class(uc_get(it->s + i, &w))) & UC_SPACE; i += w) {}
+    for (; i < it->n && (cls = uc_class(uc_get(it->s + i, &w))) & UC_SPACE; i += w) {
+    }
     if (i == it->n) return 0;
     it->m_start = i;
     bool word = cls & UC_WORD;

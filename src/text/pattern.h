@@ -29,10 +29,10 @@ bool pattern_shortens(const struct pattern *p, size_t n); /* whether n bytes in 
 struct pattern_iter {
     const struct pattern *p;
     const char *s;
-    size_t n, at;           /* at: the start of the next piece */
-    size_t m_start, m_end;  /* the match found but not yet handed out */
+    size_t n, at;          /* at: the start of the next piece */
+    size_t m_start, m_end; /* the match found but not yet handed out */
     bool held;
-    const char *subject;    /* what PCRE2 sees in place of s */
+    const char *subject; /* what PCRE2 sees in place of s */
 };
 /* *tmp may be used for the subject until the walk is over. */
 void pattern_start(struct pattern_iter *it, const struct pattern *p, const char *s, size_t n, struct buf *tmp);

@@ -12,6 +12,7 @@
 /* What the expressions tell apart. */
 enum kind { OTHER, LETTER, NUMBER, SPACE, NEWLINE };
 
+/* clang-format off */
 #define L LETTER
 #define N NUMBER
 static const uint8_t ascii_kind[128] = {
@@ -22,6 +23,7 @@ static const uint8_t ascii_kind[128] = {
 };
 #undef L
 #undef N
+/* clang-format on */
 
 /* Whether marks count as letters. */
 enum marks { MARKS_OTHER, MARKS_LETTERS };

@@ -1,4 +1,5 @@
-/* pretok.c: see pretok.h. Steps are constant; a scratch belongs to one thread. Recursion is as deep as there are steps. */
+/* pretok.c: see pretok.h. Steps are constant; a scratch belongs to one thread. Recursion is as deep as there are steps.
+ */
 #include "text/pretok.h"
 
 #include "text/unicode.h"

@@ -42,8 +42,8 @@ static void insert(struct stop_set *set, int which, struct stop_string str) {
         uint32_t next = child(set, at, b);
         if (!next) {
             next = set->n++;
-            set->node[next] = (struct node){
-                .sibling = set->node[at].child, .depth = (uint16_t)(k + 1), .byte = b, .found = -1};
+            set->node[next] =
+                (struct node){.sibling = set->node[at].child, .depth = (uint16_t)(k + 1), .byte = b, .found = -1};
             set->node[at].child = next;
             if (!at) set->root[b] = next;
         }
@@ -74,7 +74,8 @@ struct stop_set *stop_set_new(const struct stop_string *str, size_t n, struct er
     if (n > STOP_MAX) return err_input(e, "%zu stop strings; at most %d are accepted", n, STOP_MAX), NULL;
     for (size_t i = 0; i < n; i++) {
         if (!str[i].n || str[i].n > STOP_MAX_BYTES)
-            return err_input(e, "stop string %zu has %zu bytes; 1 to %d are accepted", i + 1, str[i].n, STOP_MAX_BYTES), NULL;
+            return err_input(e, "stop string %zu has %zu bytes; 1 to %d are accepted", i + 1, str[i].n, STOP_MAX_BYTES),
+                   NULL;
         all += str[i].n;
     }
     struct stop_set *set = mem_zalloc(1, sizeof *set);

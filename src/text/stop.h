@@ -1,9 +1,10 @@
 /* stop.h: stop strings, looked for in text as it streams out.
  *
- * A set is made once for a request (and shared by its choices); a struct stop is the state of one stream. What is handed
- * on is safe: no stop string has begun in it. What is held back is the longest end of the text that may still grow
- * into a stop string, never more. When a string is complete, the text ends before it (or behind it, on wish). If several
- * could match, the one that is complete first counts; of those complete at the same byte, the one that starts first.
+ * A set is made once for a request (and shared by its choices); a struct stop is the state of one stream. What is
+ * handed on is safe: no stop string has begun in it. What is held back is the longest end of the text that may still
+ * grow into a stop string, never more. When a string is complete, the text ends before it (or behind it, on wish). If
+ * several could match, the one that is complete first counts; of those complete at the same byte, the one that starts
+ * first.
  *
  * Aho and Corasick's automaton over bytes: linear in the text, whatever the strings. One owner; no locks. */
 #ifndef MINISGL_TEXT_STOP_H
@@ -28,8 +29,8 @@ void stop_set_free(struct stop_set *set);
 
 struct stop {
     const struct stop_set *set;
-    bool include;   /* the stop string stays in the text */
-    int matched;    /* the index of the string found; -1: none so far */
+    bool include; /* the stop string stays in the text */
+    int matched;  /* the index of the string found; -1: none so far */
     uint32_t state;
     struct buf held;
 };

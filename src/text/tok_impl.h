@@ -42,7 +42,7 @@ struct tokenizer {
     size_t n_pre;
     struct added_token *added; /* owned */
     size_t n_added;
-    struct vocab names;        /* of the added tokens; here an "id" is an index of added[] */
+    struct vocab names; /* of the added tokens; here an "id" is an index of added[] */
     struct added_set *plain, *normalized;
     struct ids prefix, suffix; /* what TOK_ADD_SPECIAL adds */
     struct decode_rules dec;
@@ -59,9 +59,9 @@ int load_normalizer(struct tokenizer *t, const json_t *j, struct err *e);
 int load_pre_tokenizer(struct tokenizer *t, const json_t *j, struct err *e);
 int load_post_processor(struct tokenizer *t, const json_t *j, struct err *e);
 int load_decoder(struct tokenizer *t, const json_t *j, struct err *e);
-int load_added(struct tokenizer *t, const json_t *j, struct err *e); /* after the model and the normalizer */
+int load_added(struct tokenizer *t, const json_t *j, struct err *e);     /* after the model and the normalizer */
 int load_model(struct tokenizer *t, struct json_pull *j, struct err *e); /* after the pre-tokenizer */
-int load_pieces(struct tokenizer *t, struct err *e);                 /* last */
+int load_pieces(struct tokenizer *t, struct err *e);                     /* last */
 int load_names(struct tokenizer *t, const char *dir, struct err *e);
 
 #endif

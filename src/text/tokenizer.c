@@ -107,7 +107,8 @@ static int encode_text(const struct tokenizer *t, struct token_scratch *s, struc
 }
 
 /* The pieces as one text. A mask is only made if some special token could be at stake. */
-static int gather(struct token_scratch *s, const struct encode_args *a, struct masked *out, bool *special, struct err *e) {
+static int gather(struct token_scratch *s, const struct encode_args *a, struct masked *out, bool *special,
+                  struct err *e) {
     size_t all = 0, trusted = 0;
     *special = false;
     for (size_t i = 0; i < a->n; i++) {
@@ -176,8 +177,10 @@ static int replace_all(const struct decode_rules *d, struct buf *name, struct bu
         buf_reset(tmp);
         pattern_start(&it, d->replace[k], buf_str(name), name->len, &subject);
         for (; (r = pattern_next(&it, &end, &match, e)) > 0; from = end) {
-            if (match) buf_adds(tmp, d->with[k]);
-            else buf_add(tmp, name->data + from, end - from);
+            if (match)
+                buf_adds(tmp, d->with[k]);
+            else
+                buf_add(tmp, name->data + from, end - from);
         }
         struct buf swap = *name;
         *name = *tmp;
@@ -255,7 +258,8 @@ static void find_longest(struct tokenizer *t) {
     for (size_t i = 0; i < t->n_norm; i++) {
         const struct norm_step *s = &t->norm[i];
         if (s->kind == NORM_FORM || s->kind == NORM_LOWERCASE) factor *= 3;
-        if (s->kind == NORM_STRIP || (s->kind == NORM_REPLACE && pattern_shortens(s->pattern, s->text_n))) bound = false;
+        if (s->kind == NORM_STRIP || (s->kind == NORM_REPLACE && pattern_shortens(s->pattern, s->text_n)))
+            bound = false;
     }
     for (size_t i = 0; i < t->n_pre; i++) bound &= t->pre[i].behavior != SPLIT_REMOVED;
     t->longest = bound ? longest * factor : SIZE_MAX;
@@ -320,9 +324,12 @@ void tokenizer_token_bytes(const struct tokenizer *t, int32_t id, struct buf *ou
 bool tokenizer_token_name(const struct tokenizer *t, int32_t id, struct buf *out) {
     if (id < 0 || (size_t)id >= t->n_vocab || t->piece[id].kind == PIECE_NONE) return false;
     const struct added_token *a = added_of(t, id);
-    if (a) buf_add(out, a->content, a->n);
-    else if (vocab_has(&t->bpe.vocab, (size_t)id)) vocab_text(&t->bpe.vocab, (size_t)id, out);
-    else tokenizer_token_bytes(t, id, out);
+    if (a)
+        buf_add(out, a->content, a->n);
+    else if (vocab_has(&t->bpe.vocab, (size_t)id))
+        vocab_text(&t->bpe.vocab, (size_t)id, out);
+    else
+        tokenizer_token_bytes(t, id, out);
     return true;
 }
 

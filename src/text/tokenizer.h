@@ -1,15 +1,14 @@
 /* tokenizer.h: text to token ids and back, exactly as the reference does it.
  *
- * The reference is the Python package `tokenizers` 0.23.2 on the same tokenizer.json: ids, and decoded text, are the same
- * for every valid text. What this library does not implement is refused by name when the file is opened, never
+ * The reference is the Python package `tokenizers` 0.23.2 on the same tokenizer.json: ids, and decoded text, are the
+ * same for every valid text. What this library does not implement is refused by name when the file is opened, never
  * approximated. Implemented:
  *   normalizers     NFC NFD NFKC NFKD Lowercase Prepend Replace Strip Sequence
  *   pre-tokenizers  ByteLevel (last) Split Digits Metaspace Whitespace WhitespaceSplit Punctuation Sequence
- *   model           BPE with distinct ids; byte_fallback, ignore_merges, unk_token, fuse_unk; no dropout, no prefix or suffix
- *   post-processors TemplateProcessing ByteLevel Sequence
- *   decoders        ByteLevel Metaspace Sequence(Replace ByteFallback Fuse Strip), in that order
- *   added tokens    special, normalized, lstrip, rstrip, single_word
- * `truncation` and `padding` in the file are ignored: nothing is ever cut silently here.
+ *   model           BPE with distinct ids; byte_fallback, ignore_merges, unk_token, fuse_unk; no dropout, no prefix or
+ * suffix post-processors TemplateProcessing ByteLevel Sequence decoders        ByteLevel Metaspace Sequence(Replace
+ * ByteFallback Fuse Strip), in that order added tokens    special, normalized, lstrip, rstrip, single_word `truncation`
+ * and `padding` in the file are ignored: nothing is ever cut silently here.
  *
  * Threads: a struct tokenizer never changes after it was opened and is shared by all threads. A struct token_scratch
  * belongs to one thread and one tokenizer (about 3 MB; it remembers words) and must go first.
@@ -48,9 +47,9 @@ enum {
 };
 
 /* A text in pieces. The pieces are one string: words and merges run across their borders. A special token is recognised
- * only where all its bytes are in trusted pieces; spelled in an untrusted one, or across a border to one, it is ordinary
- * text. Among overlapping candidates only those allowed count. Added tokens that the file does not call special are
- * always recognised, as the reference does. */
+ * only where all its bytes are in trusted pieces; spelled in an untrusted one, or across a border to one, it is
+ * ordinary text. Among overlapping candidates only those allowed count. Added tokens that the file does not call
+ * special are always recognised, as the reference does. */
 struct text_piece {
     const char *s; /* valid UTF-8; a character may not straddle two pieces of different trust */
     size_t n;
@@ -82,7 +81,7 @@ bool tokenizer_token_name(const struct tokenizer *t, int32_t id, struct buf *out
 
 /* ---- facts ---- */
 
-size_t tokenizer_n_vocab(const struct tokenizer *t);                          /* the largest id + 1 */
+size_t tokenizer_n_vocab(const struct tokenizer *t);                            /* the largest id + 1 */
 int32_t tokenizer_id_of(const struct tokenizer *t, const char *name, size_t n); /* -1: no such token */
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 /* A text of more than k times this many bytes has more than k tokens, so that it can be refused before any work.

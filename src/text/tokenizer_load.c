@@ -30,9 +30,10 @@ static struct vocab_key key_of(struct tokenizer *t, struct model_parts *m, size_
 
 static int vocab_error(int rc, const char *s, size_t n, uint32_t id, struct err *e) {
     if (rc == -1) return err_input(e, "model.vocab names the token \"%.*s\" twice", shown(n), s);
-    if (rc == -2) return err_input(e, "model.vocab gives the id %u twice, the second time to \"%.*s\"", id, shown(n), s);
-    return err_input(e, "model.vocab: token \"%.*s\" with id %u: at most %d bytes and ids up to %d are accepted", shown(n), s,
-                     id, VOCAB_MAX_TOKEN, VOCAB_MAX_ID);
+    if (rc == -2)
+        return err_input(e, "model.vocab gives the id %u twice, the second time to \"%.*s\"", id, shown(n), s);
+    return err_input(e, "model.vocab: token \"%.*s\" with id %u: at most %d bytes and ids up to %d are accepted",
+                     shown(n), s, id, VOCAB_MAX_TOKEN, VOCAB_MAX_ID);
 }
 
 static int read_vocab(struct tokenizer *t, struct model_parts *m, struct json_pull *j, struct err *e) {
@@ -56,8 +57,8 @@ static int read_vocab(struct tokenizer *t, struct model_parts *m, struct json_pu
 static int split_merge(struct model_parts *m, const char *s, size_t n, size_t *a, struct err *e) {
     const char *space = memchr(s, ' ', n);
     if (!space || memchr(space + 1, ' ', n - (size_t)(space + 1 - s)))
-        return err_input(e, "model.merges: merge %zu, \"%.*s\", is not two tokens with one space between", m->n_rules + 1,
-                         shown(n), s);
+        return err_input(e, "model.merges: merge %zu, \"%.*s\", is not two tokens with one space between",
+                         m->n_rules + 1, shown(n), s);
     *a = (size_t)(space - s);
     return 0;
 }
@@ -102,8 +103,9 @@ static int add_merge(struct tokenizer *t, struct model_parts *m, const char *s[2
         memcpy(both + n[0], s[1], n[1]);
         made = vocab_find(&t->bpe.vocab, (struct vocab_key){both, n[0] + n[1], VOCAB_RAW});
     }
-    if (made < 0) return err_input(e, "model.merges: merge %zu, of \"%.*s\" and \"%.*s\", makes a token not in model.vocab",
-                                   m->n_rules + 1, shown(n[0]), s[0], shown(n[1]), s[1]);
+    if (made < 0)
+        return err_input(e, "model.merges: merge %zu, of \"%.*s\" and \"%.*s\", makes a token not in model.vocab",
+                         m->n_rules + 1, shown(n[0]), s[0], shown(n[1]), s[1]);
     rule = (struct bpe_rule){(uint32_t)left, (uint32_t)right, (uint32_t)made};
     if (m->n_rules == m->cap) {
         m->cap += m->cap / 2 + 4096;

@@ -33,7 +33,8 @@ static int sequence(struct tokenizer *t, const json_t *j, const char *key, loade
 
 /* {"String": ...} or {"Regex": ...} */
 static struct pattern *pattern_of(const json_t *j, struct err *e) {
-    const json_t *p = json_object_get(j, "pattern"), *s = json_object_get(p, "String"), *r = json_object_get(p, "Regex");
+    const json_t *p = json_object_get(j, "pattern"), *s = json_object_get(p, "String"),
+                 *r = json_object_get(p, "Regex");
     if (json_is_string(r)) return pattern_regex(json_string_value(r), json_string_length(r), e);
     if (json_is_string(s) && json_string_length(s)) return pattern_string(json_string_value(s), json_string_length(s));
     err_input(e, "%s has a pattern that is neither a Regex nor a String with something in it", type_of(j));
@@ -63,8 +64,11 @@ int load_normalizer(struct tokenizer *t, const json_t *j, struct err *e) {
     static const struct {
         const char *name;
         struct norm_step step;
-    } plain[] = {{"NFC", {.form = UC_NFC}},   {"NFKC", {.form = UC_NFKC}},           {"NFD", {.form = UC_NFD}},
-                 {"NFKD", {.form = UC_NFKD}}, {"Lowercase", {.kind = NORM_LOWERCASE}}};
+    } plain[] = {{"NFC", {.form = UC_NFC}},
+                 {"NFKC", {.form = UC_NFKC}},
+                 {"NFD", {.form = UC_NFD}},
+                 {"NFKD", {.form = UC_NFKD}},
+                 {"Lowercase", {.kind = NORM_LOWERCASE}}};
     const char *type = type_of(j);
     if (!strcmp(type, "Sequence")) return sequence(t, j, "normalizers", load_normalizer, e);
     if (t->n_norm == NORM_STEPS) return err_input(e, "more than %d normalizers", NORM_STEPS);
@@ -101,7 +105,8 @@ static int pre_metaspace(struct pre_step *s, const json_t *j, struct err *e) {
     if (one_char(json_object_get(j, "replacement"), s->replacement, "Metaspace's \"replacement\"", e)) return -1;
     int k = 0;
     if (scheme)
-        for (k = 0; k < 3 && strcmp(scheme, name[k]); k++) {}
+        for (k = 0; k < 3 && strcmp(scheme, name[k]); k++) {
+        }
     if (k == 3) return err_input(e, "Metaspace has an unknown \"prepend_scheme\"");
     if (!flag(j, "add_prefix_space", true) && k != PREPEND_NEVER)
         return err_input(e, "Metaspace's \"add_prefix_space\" and \"prepend_scheme\" disagree");
@@ -199,7 +204,8 @@ static int decode_metaspace(struct decode_rules *d, const json_t *j, struct err 
 }
 
 static int decode_strip(struct decode_rules *d, const json_t *j, struct err *e) {
-    json_int_t start = json_integer_value(json_object_get(j, "start")), stop = json_integer_value(json_object_get(j, "stop"));
+    json_int_t start = json_integer_value(json_object_get(j, "start")),
+               stop = json_integer_value(json_object_get(j, "stop"));
     if (stop != 0 || start < 0) return err_input(e, "decoder Strip is only supported at the start of the text");
     if (one_char(json_object_get(j, "content"), d->strip, "Strip's \"content\"", e)) return -1;
     d->strip_n = (size_t)start;
@@ -266,7 +272,8 @@ static int load_one_added(struct tokenizer *t, const json_t *j, int32_t *next, s
     size_t n = json_string_length(content);
     if (!json_is_string(content) || !json_is_integer(id)) return err_input(e, "an added token without content or id");
     if (!n) return 0;
-    if (n > ADDED_MAX_BYTES) return err_input(e, "an added token of %zu bytes; at most %d are accepted", n, ADDED_MAX_BYTES);
+    if (n > ADDED_MAX_BYTES)
+        return err_input(e, "an added token of %zu bytes; at most %d are accepted", n, ADDED_MAX_BYTES);
     struct added_token a = {.special = flag(j, "special", false),
                             .normalized = flag(j, "normalized", true),
                             .lstrip = flag(j, "lstrip", false),

@@ -10,8 +10,10 @@ uint32_t uc_lower(uint32_t c) {
     size_t a = 0, b = uc_lower_n;
     while (a < b) {
         size_t m = (a + b) / 2;
-        if (uc_lower_runs[m].last < c) a = m + 1;
-        else b = m;
+        if (uc_lower_runs[m].last < c)
+            a = m + 1;
+        else
+            b = m;
     }
     if (a == uc_lower_n || c < uc_lower_runs[a].first) return c;
     const struct uc_lower_run *r = &uc_lower_runs[a];
@@ -22,8 +24,10 @@ uint32_t uc_older(uint32_t c) {
     size_t a = 0, b = uc_newer_n;
     while (a < b) {
         size_t m = (a + b) / 2;
-        if (uc_newer_runs[m].last < c) a = m + 1;
-        else b = m;
+        if (uc_newer_runs[m].last < c)
+            a = m + 1;
+        else
+            b = m;
     }
     return a < uc_newer_n && c >= uc_newer_runs[a].first ? uc_newer_runs[a].older : c;
 }

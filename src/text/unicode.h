@@ -10,8 +10,35 @@
 
 /* The general category is the low five bits of a class. */
 enum uc_category {
-    UC_CN, UC_LU, UC_LL, UC_LT, UC_LM, UC_LO, UC_MN, UC_MC, UC_ME, UC_ND, UC_NL, UC_NO, UC_PC, UC_PD, UC_PS,
-    UC_PE, UC_PI, UC_PF, UC_PO, UC_SM, UC_SC, UC_SK, UC_SO, UC_ZS, UC_ZL, UC_ZP, UC_CC, UC_CF, UC_CO
+    UC_CN,
+    UC_LU,
+    UC_LL,
+    UC_LT,
+    UC_LM,
+    UC_LO,
+    UC_MN,
+    UC_MC,
+    UC_ME,
+    UC_ND,
+    UC_NL,
+    UC_NO,
+    UC_PC,
+    UC_PD,
+    UC_PS,
+    UC_PE,
+    UC_PI,
+    UC_PF,
+    UC_PO,
+    UC_SM,
+    UC_SC,
+    UC_SK,
+    UC_SO,
+    UC_ZS,
+    UC_ZL,
+    UC_ZP,
+    UC_CC,
+    UC_CF,
+    UC_CO
 };
 enum { UC_CATEGORY = 0x1f, UC_SPACE = 0x20, UC_WORD = 0x40, UC_PUNCT = 0x80 };
 

@@ -1,9 +1,10 @@
 /* vocab.h: the strings of a model's tokens and their ids.
  *
  * Two alphabets exist. A byte-level model's file writes each byte as a printable character (a space is U+0120); such
- * strings are turned back into the bytes they stand for when they are added, and marked MAPPED, so that text is looked up
- * as it is. A string with a character outside that alphabet stays as it is written and is marked RAW: no text can ever
- * become it, but merges and look-ups by name still find it. Without the byte alphabet every string is MAPPED, unchanged.
+ * strings are turned back into the bytes they stand for when they are added, and marked MAPPED, so that text is looked
+ * up as it is. A string with a character outside that alphabet stays as it is written and is marked RAW: no text can
+ * ever become it, but merges and look-ups by name still find it. Without the byte alphabet every string is MAPPED,
+ * unchanged.
  *
  * Filled by one thread, then read by any. Strings live in one pool; look-up is one probe into open addressing. */
 #ifndef MINISGL_TEXT_VOCAB_H
@@ -57,12 +58,15 @@ int32_t vocab_find(const struct vocab *v, struct vocab_key k); /* -1: none */
 static inline int32_t vocab_find_bytes(const struct vocab *v, const char *s, size_t n) {
     return vocab_find(v, (struct vocab_key){s, n, VOCAB_MAPPED});
 }
-static inline bool vocab_has(const struct vocab *v, size_t id) { return id < v->n_ids && v->tok[id].kind != VOCAB_NONE; }
+static inline bool vocab_has(const struct vocab *v, size_t id) {
+    return id < v->n_ids && v->tok[id].kind != VOCAB_NONE;
+}
 static inline const char *vocab_bytes(const struct vocab *v, size_t id) { return v->pool + v->tok[id].off; }
 /* Append the token's string as the file writes it. */
 void vocab_text(const struct vocab *v, size_t id, struct buf *out);
 
-/* The byte alphabet: the byte a character stands for, or -1; and the character of a byte (one or two bytes wide, but out has room for four). */
+/* The byte alphabet: the byte a character stands for, or -1; and the character of a byte (one or two bytes wide, but
+ * out has room for four). */
 int byte_alphabet_get(uint32_t c);
 size_t byte_alphabet_put(unsigned char b, char out[4]);
 

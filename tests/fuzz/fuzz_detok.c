@@ -43,7 +43,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     detok_finish(&d, &stream);
     tokenizer_decode(one, ids.v, ids.n, false, &all);
-    if (!utf8_valid(buf_str(&all), all.len) || stream.len != all.len || memcmp(buf_str(&stream), buf_str(&all), all.len)) abort();
+    if (!utf8_valid(buf_str(&all), all.len) || stream.len != all.len ||
+        memcmp(buf_str(&stream), buf_str(&all), all.len))
+        abort();
     ids_release(&ids);
     buf_release(&stream);
     buf_release(&all);

@@ -12,8 +12,9 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define HEAD "{\"added_tokens\":[{\"id\":%d,\"content\":\"<x>\",\"special\":true,\"normalized\":false}],"
-#define SPLIT                                                                                                            \
-    "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},\"behavior\":\"MergedWithNext\",\"invert\":false},"
+#define SPLIT                                                                                                          \
+    "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\" "                                                \
+    "\"},\"behavior\":\"MergedWithNext\",\"invert\":false},"
 
 struct rule {
     char a[16], b[16];
@@ -55,12 +56,14 @@ static void make_model(struct model *m, unsigned seed, bool split, bool ignore_m
         m->rule[i] = m->rule[k];
         m->rule[k] = swap;
     }
-    at += snprintf(json + at, sizeof json - (size_t)at, HEAD "%s\"model\":{\"ignore_merges\":%s,\"vocab\":{", n, split ? SPLIT : "",
-                   ignore_merges ? "true" : "false");
-    for (int i = 0; i < n; i++) at += snprintf(json + at, sizeof json - (size_t)at, "%s\"%s\":%d", i ? "," : "", token[i], i);
+    at += snprintf(json + at, sizeof json - (size_t)at, HEAD "%s\"model\":{\"ignore_merges\":%s,\"vocab\":{", n,
+                   split ? SPLIT : "", ignore_merges ? "true" : "false");
+    for (int i = 0; i < n; i++)
+        at += snprintf(json + at, sizeof json - (size_t)at, "%s\"%s\":%d", i ? "," : "", token[i], i);
     at += snprintf(json + at, sizeof json - (size_t)at, "},\"merges\":[");
     for (int i = 0; i < m->n; i++)
-        at += snprintf(json + at, sizeof json - (size_t)at, "%s[\"%s\",\"%s\"]", i ? "," : "", m->rule[i].a, m->rule[i].b);
+        at += snprintf(json + at, sizeof json - (size_t)at, "%s[\"%s\",\"%s\"]", i ? "," : "", m->rule[i].a,
+                       m->rule[i].b);
     snprintf(json + at, sizeof json - (size_t)at, "]}}");
     struct err e;
     m->t = tokenizer_parse(json, strlen(json), &e);
@@ -94,8 +97,10 @@ static void slow_word(struct slow *w, const char *s, size_t n) {
         c = utf8_get(s + i, n - i, &cp);
         memcpy(sym[k], s + i, c);
         sym[k][c] = 0;
-        if (tokenizer_id_of(w->m->t, sym[k], c) >= 0) k++; /* an unknown character vanishes */
-        else memset(sym[k], 0, 16);
+        if (tokenizer_id_of(w->m->t, sym[k], c) >= 0)
+            k++; /* an unknown character vanishes */
+        else
+            memset(sym[k], 0, 16);
     }
     for (int r = 0; r < w->m->n;) {
         const struct rule *rule = &w->m->rule[r];
@@ -136,8 +141,8 @@ static void slow_encode(struct slow *w, const char *s, const char *trust, size_t
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static const char *const alphabet[16] = {"a", "b", "<x>", "<", "x", ">", " ", "\xc3\xa9", "\xe6\xbc\xa2", "a", "b",
-                                             "ab", "?", "<x", "x>", NULL};
+    static const char *const alphabet[16] = {"a", "b", "<x>", "<", "x",  ">",  " ", "\xc3\xa9", "\xe6\xbc\xa2",
+                                             "a", "b", "ab",  "?", "<x", "x>", NULL};
     if (!model[0].t)
         for (int i = 0; i < 3; i++) make_model(&model[i], 3u + (unsigned)i, i > 0, i == 2);
     if (size < 2 || size > 600) return 0;

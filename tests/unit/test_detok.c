@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "base/utf8.h"
@@ -68,7 +69,8 @@ static void twin_byte_level(const struct names *t, struct buf *out) {
             uint32_t c = 0;
             w = utf8_get(t->name[i].data + k, t->name[i].len - k, &c);
             int b = byte_alphabet_get(c);
-            if (b >= 0) buf_addc(&bytes, (char)b);
+            if (b >= 0)
+                buf_addc(&bytes, (char)b);
             else {
                 bytes.len = at;
                 buf_add(&bytes, t->name[i].data, t->name[i].len);
@@ -81,7 +83,8 @@ static void twin_byte_level(const struct names *t, struct buf *out) {
 }
 
 static void twin_run(struct buf *run, struct buf *out) {
-    if (utf8_valid(buf_str(run), run->len)) buf_add(out, buf_str(run), run->len);
+    if (utf8_valid(buf_str(run), run->len))
+        buf_add(out, buf_str(run), run->len);
     else
         for (size_t i = 0; i < run->len; i++) buf_adds(out, "\xef\xbf\xbd");
     buf_reset(run);
@@ -115,7 +118,8 @@ static void twin_fuse(const struct names *t, struct buf *out) {
 /* ---- the comparison ---- */
 
 static int32_t some_id(const struct tokenizer *t, const int32_t byte_id[256]) {
-    static const char mix[] = "\xe6\xbc\xa2\xc3\xa9\xf0\x9f\x91\x8d" "A\xff\x80 ";
+    static const char mix[] = "\xe6\xbc\xa2\xc3\xa9\xf0\x9f\x91\x8d"
+                              "A\xff\x80 ";
     int32_t id = byte_id[(unsigned char)mix[(size_t)rand() % (sizeof mix - 1)]];
     return rand() % 3 && id >= 0 ? id : rand() % (int32_t)tokenizer_n_vocab(t);
 }
@@ -137,8 +141,10 @@ static void one_round(const struct tokenizer *t, const int32_t byte_id[256], boo
         assert_true(utf8_valid(buf_str(&got) + before, got.len - before));
     }
     detok_finish(&d, &got);
-    if (fuse) twin_fuse(&names, &want);
-    else twin_byte_level(&names, &want);
+    if (fuse)
+        twin_fuse(&names, &want);
+    else
+        twin_byte_level(&names, &want);
     assert_int_equal(got.len, want.len);
     assert_memory_equal(buf_str(&got), buf_str(&want), want.len);
     for (size_t i = 0; i < names.n; i++) buf_release(&names.name[i]);
@@ -153,7 +159,8 @@ static void rounds(const char *family, bool fuse) {
     int32_t byte_id[256];
     for (int b = 0; b < 256; b++) {
         char name[8];
-        size_t n = fuse ? (size_t)snprintf(name, sizeof name, "<0x%02X>", b) : byte_alphabet_put((unsigned char)b, name);
+        size_t n =
+            fuse ? (size_t)snprintf(name, sizeof name, "<0x%02X>", b) : byte_alphabet_put((unsigned char)b, name);
         byte_id[b] = tokenizer_id_of(t, name, n);
         assert_true(byte_id[b] >= 0);
     }
@@ -175,7 +182,9 @@ static void byte_fallback_streams(void **state) {
 
 /* ---- by hand ---- */
 
-#define MODEL "\"model\":{\"vocab\":{\"\xe2\x96\x81" "a\":0,\"b\":1,\"<0xC3>\":2,\"<0xA9>\":3,\"\xe2\x96\x81\":4},\"merges\":[]}}"
+#define MODEL                                                                                                          \
+    "\"model\":{\"vocab\":{\"\xe2\x96\x81"                                                                             \
+    "a\":0,\"b\":1,\"<0xC3>\":2,\"<0xA9>\":3,\"\xe2\x96\x81\":4},\"merges\":[]}}"
 
 static void pushes(const char *json, const int32_t *id, size_t n, const char *const *want) {
     struct tokenizer *t = tokenizer_parse(json, strlen(json), NULL);
@@ -186,8 +195,10 @@ static void pushes(const char *json, const int32_t *id, size_t n, const char *co
     detok_init(&d, t, false);
     for (size_t i = 0; i <= n; i++) {
         buf_reset(&out);
-        if (i < n) detok_push(&d, id[i], &out);
-        else detok_finish(&d, &out);
+        if (i < n)
+            detok_push(&d, id[i], &out);
+        else
+            detok_finish(&d, &out);
         assert_string_equal(buf_str(&out), want[i]);
     }
     detok_release(&d);
@@ -199,7 +210,13 @@ static void what_is_held_back(void **state) {
     (void)state;
     const int32_t id[] = {2, 3, 1, 2, 1, 99, 2};
     pushes("{\"decoder\":{\"type\":\"ByteFallback\"}," MODEL, id, 7,
-           (const char *[]){"", "", "\xc3\xa9" "b", "", "\xef\xbf\xbd" "b", "", "", "\xef\xbf\xbd"});
+           (const char *[]){"", "",
+                            "\xc3\xa9"
+                            "b",
+                            "",
+                            "\xef\xbf\xbd"
+                            "b",
+                            "", "", "\xef\xbf\xbd"});
     pushes("{\"decoder\":{\"type\":\"ByteFallback\"}," MODEL, (const int32_t[]){2, 3, 3, 3}, 4,
            (const char *[]){"", "", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd", "\xef\xbf\xbd", ""});
 }
@@ -209,8 +226,8 @@ static void metaspace_drops_the_first_spaces(void **state) {
     const int32_t id[] = {0, 0, 4, 1};
     pushes("{\"decoder\":{\"type\":\"Metaspace\",\"replacement\":\"\xe2\x96\x81\"}," MODEL, id, 4,
            (const char *[]){"a", " a", " ", "b", ""});
-    pushes("{\"decoder\":{\"type\":\"Metaspace\",\"replacement\":\"\xe2\x96\x81\",\"prepend_scheme\":\"never\"}," MODEL, id, 4,
-           (const char *[]){" a", " a", " ", "b", ""});
+    pushes("{\"decoder\":{\"type\":\"Metaspace\",\"replacement\":\"\xe2\x96\x81\",\"prepend_scheme\":\"never\"}," MODEL,
+           id, 4, (const char *[]){" a", " a", " ", "b", ""});
 }
 
 static void without_a_decoder_spaces_join(void **state) {
@@ -220,8 +237,10 @@ static void without_a_decoder_spaces_join(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(byte_level_streams),       cmocka_unit_test(byte_fallback_streams),
-        cmocka_unit_test(what_is_held_back),        cmocka_unit_test(metaspace_drops_the_first_spaces),
+        cmocka_unit_test(byte_level_streams),
+        cmocka_unit_test(byte_fallback_streams),
+        cmocka_unit_test(what_is_held_back),
+        cmocka_unit_test(metaspace_drops_the_first_spaces),
         cmocka_unit_test(without_a_decoder_spaces_join),
     };
     return cmocka_run_group_tests_name("detok", tests, all_starts, NULL);

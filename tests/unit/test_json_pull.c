@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "base/file.h"
@@ -27,8 +28,10 @@ static void the_suite(void **state) {
     (void)state;
     char *suite = reference("json-parse-suite.tar.xz"), cmd[1200], path[1500];
     if (!suite) return;
-    snprintf(cmd, sizeof cmd, "rm -rf build/json-suite && mkdir -p build/json-suite && tar -xJf '%s' -C build/json-suite && "
-             "find build/json-suite -name '[yn]_*.json'", suite);
+    snprintf(cmd, sizeof cmd,
+             "rm -rf build/json-suite && mkdir -p build/json-suite && tar -xJf '%s' -C build/json-suite && "
+             "find build/json-suite -name '[yn]_*.json'",
+             suite);
     free(suite);
     FILE *list = popen(cmd, "r");
     size_t n, seen = 0;

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "text/detok.h"
@@ -10,6 +11,7 @@
 #include "token_data.h"
 
 #include <jansson.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,13 +122,59 @@ static void a_damaged_file_is_refused(void **state) {
     free(json);
 }
 
+/* One character over and over, on a stack of 64 KiB: depth must not follow the text. (Quadratic time would show as
+ * hours.) */
+static void *runs_of_one_character(void *arg) {
+    static const char *const unit[] = {"A",
+                                       " ",
+                                       "\n",
+                                       "1",
+                                       "'s",
+                                       "<|",
+                                       "a ",
+                                       "\xcc\x81",
+                                       "\xcc\x81\xcc\xa3",
+                                       "\xe1\x84\x80",
+                                       "\xe6\xbc\xa2",
+                                       "\xf0\x9f\x91\x8d"};
+    enum { N = 1 << 18 };
+    struct fixture *f = arg;
+    char *s = mem_alloc(N);
+    for (size_t i = 0; i < sizeof unit / sizeof *unit; i++) {
+        size_t w = strlen(unit[i]), n = N / w * w;
+        for (size_t k = 0; k < n; k += w) memcpy(s + k, unit[i], w);
+        assert_true(encode(f, s, n, TOK_PARSE_SPECIAL)->n > 0);
+    }
+    free(s);
+    return NULL;
+}
+
+static void long_runs_need_no_stack(void **state) {
+    (void)state;
+    static const char *const family[] = {"gpt2", "qwen3", "tinyllama"};
+    for (int i = 0; i < 3; i++) {
+        struct tokenizer *t = token_data_open(family[i]);
+        if (!t) return;
+        struct fixture f = fixture_new(t);
+        pthread_attr_t attr;
+        pthread_t thread;
+        pthread_attr_init(&attr);
+        assert_int_equal(pthread_attr_setstacksize(&attr, 65536), 0);
+        assert_int_equal(pthread_create(&thread, &attr, runs_of_one_character, &f), 0);
+        pthread_join(thread, NULL);
+        pthread_attr_destroy(&attr);
+        fixture_free(&f);
+    }
+}
+
 /* ---- small tokenizers made here ---- */
 
 #define HEAD "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,"
 #define BYTES_PRE "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true},"
 #define BYTES_DEC "\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true},"
-#define SPECIAL(id, s)                                                                                                   \
-    "{\"id\":" #id ",\"content\":\"" s "\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false," \
+#define SPECIAL(id, s)                                                                                                 \
+    "{\"id\":" #id ",\"content\":\"" s                                                                                 \
+    "\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false,"                                 \
     "\"special\":true}"
 #define MODEL(vocab, merges) "\"model\":{\"type\":\"BPE\",\"vocab\":" vocab ",\"merges\":" merges "}}"
 
@@ -144,7 +192,8 @@ static const struct ids *encode_pieces(struct fixture *f, const struct text_piec
 static void only_trusted_text_makes_special_tokens(void **state) {
     (void)state;
     struct fixture f = fixture_new(tokenizer_parse(SMALL, sizeof SMALL - 1, NULL));
-    struct text_piece mixed[] = {{"a", 1, true}, {"b<|x|>", 6, false}, {"<|x|>", 5, true}, {"<|", 2, true}, {"x|>", 3, false}};
+    struct text_piece mixed[] = {
+        {"a", 1, true}, {"b<|x|>", 6, false}, {"<|x|>", 5, true}, {"<|", 2, true}, {"x|>", 3, false}};
     const int32_t want[] = {2, 3, 4, 5, 4, 6, 3, 4, 5, 4}; /* "ab" across a border; ">" is no token and vanishes */
     const struct ids *got = encode_pieces(&f, mixed, 5);
     assert_int_equal(got->n, 10);
@@ -233,13 +282,19 @@ static void refusals_are_sentences(void **state) {
         {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":0.1}}", "dropout"},
         {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"end_of_word_suffix\":\"</w>\"}}", "end_of_word_suffix"},
         {"{\"normalizer\":{\"type\":\"BertNormalizer\"},\"model\":{\"vocab\":{},\"merges\":[]}}", "BertNormalizer"},
-        {"{\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"model\":{\"vocab\":{},\"merges\":[]}}", "BertPreTokenizer"},
-        {"{\"post_processor\":{\"type\":\"RobertaProcessing\"},\"model\":{\"vocab\":{},\"merges\":[]}}", "RobertaProcessing"},
+        {"{\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"model\":{\"vocab\":{},\"merges\":[]}}",
+         "BertPreTokenizer"},
+        {"{\"post_processor\":{\"type\":\"RobertaProcessing\"},\"model\":{\"vocab\":{},\"merges\":[]}}",
+         "RobertaProcessing"},
         {"{\"decoder\":{\"type\":\"WordPiece\"},\"model\":{\"vocab\":{},\"merges\":[]}}", "WordPiece"},
-        {"{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\bx\"},\"behavior\":\"Isolated\",\"invert\":false},"
-         "\"model\":{\"vocab\":{},\"merges\":[]}}", "byte 0 a construct"},
-        {"{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x*\"},\"behavior\":\"Isolated\",\"invert\":false},"
-         "\"model\":{\"vocab\":{},\"merges\":[]}}", "empty string"},
+        {"{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\bx\"},\"behavior\":\"Isolated\","
+         "\"invert\":false},"
+         "\"model\":{\"vocab\":{},\"merges\":[]}}",
+         "byte 0 a construct"},
+        {"{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x*\"},\"behavior\":\"Isolated\",\"invert\":"
+         "false},"
+         "\"model\":{\"vocab\":{},\"merges\":[]}}",
+         "empty string"},
         {"{\"added_tokens\":[" SPECIAL(7, "y") "],\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}", "expected was 1"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -267,6 +322,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_and_texts_are_the_references),
         cmocka_unit_test(a_damaged_file_is_refused),
+        cmocka_unit_test(long_runs_need_no_stack),
         cmocka_unit_test(only_trusted_text_makes_special_tokens),
         cmocka_unit_test(a_cap_on_ids_ends_the_work),
         cmocka_unit_test(bad_text_is_refused),
