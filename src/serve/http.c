@@ -189,10 +189,13 @@ void http_stream_begin(struct http_conn *c, const char *type, const char *extra)
 
 void http_stream_add(struct http_conn *c, const char *p, size_t n) {
     if (c->state == ST_DOOMED || !n) return;
+    if (evbuffer_get_length(output(c)) > c->server->lim.unsent) { /* what came before was not taken; a burst is no lag */
+        doom(c);
+        return;
+    }
     if (c->head.minor) evbuffer_add_printf(output(c), "%zx\r\n", n);
     evbuffer_add(output(c), p, n);
     if (c->head.minor) evbuffer_add(output(c), "\r\n", 2);
-    if (evbuffer_get_length(output(c)) > c->server->lim.unsent) doom(c);
 }
 
 void http_stream_end(struct http_conn *c) {
