@@ -1,4 +1,5 @@
-/* dummy.c: `minisgl dummy`: write a checkpoint of random weights. The main thread; refuses a folder that is not empty. */
+/* dummy.c: `minisgl dummy`: write a checkpoint of random weights. The main thread; refuses a folder that is not empty.
+ */
 #include "cli/cli.h"
 #include "hub/find.h"
 #include "model/weights.h"

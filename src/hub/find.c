@@ -51,8 +51,11 @@ static void not_found(const char *name, char **places, int n, struct err *e) {
     struct buf b;
     buf_init(&b, 700);
     for (int i = 0; i < n; i++) buf_addf(&b, "%s%s", i ? " and " : "", places[i]);
-    err_input(e, "there is no model %.100s: it is no folder, and not in %s; downloads come with a later version, until then "
-                 "fetch the checkpoint yourself and give its folder", name, buf_str(&b));
+    err_input(
+        e,
+        "there is no model %.100s: it is no folder, and not in %s; downloads come with a later version, until then "
+        "fetch the checkpoint yourself and give its folder",
+        name, buf_str(&b));
     buf_release(&b);
 }
 

@@ -141,14 +141,19 @@ int checkpoint_open(struct checkpoint **out, const char *dir, struct err *e) {
     if (path_present(single)) {
         rc = add_file(c, dir, "model.safetensors", e);
         sort(c);
-    } else if (path_present(index)) rc = open_index(c, dir, index, e);
+    } else if (path_present(index))
+        rc = open_index(c, dir, index, e);
     else
-        rc = err_input(e, "%s has no weights: expected model.safetensors or model.safetensors.index.json (other formats, "
-                          "such as pytorch_model.bin or GGUF, are not read)", dir);
+        rc = err_input(e,
+                       "%s has no weights: expected model.safetensors or model.safetensors.index.json (other formats, "
+                       "such as pytorch_model.bin or GGUF, are not read)",
+                       dir);
     free(index);
     free(single);
-    if (rc) checkpoint_close(c);
-    else *out = c;
+    if (rc)
+        checkpoint_close(c);
+    else
+        *out = c;
     return rc;
 }
 

@@ -47,7 +47,10 @@ static const struct arch *arch_of(struct fields *f) {
     if (!a && !first && type) a = arch_find_type(type);
     if (!a) {
         fields_complain(f, "the architecture %.100s is not supported; supported are %s",
-                        first ? first : type ? type : "is missing and so", arch_names());
+                        first  ? first
+                        : type ? type
+                               : "is missing and so",
+                        arch_names());
         return NULL;
     }
     if (type && strcmp(type, a->model_type)) {
@@ -62,12 +65,32 @@ static const struct arch *arch_of(struct fields *f) {
 
 /* Fields of other models that alter the forward pass: present and on means that we would compute something else. */
 static void refuse_unknown_computation(struct fields *f) {
-    static const char *const names[] = {
-        "attn_logit_softcapping", "final_logit_softcapping", "attention_multiplier", "residual_multiplier",
-        "embedding_multiplier", "logits_scaling", "logit_scale", "query_pre_attn_scalar", "scale_emb", "scale_depth",
-        "dim_model_base", "attention_chunk_size", "no_rope_layers", "use_qk_norm", "qk_layernorm", "clip_qkv",
-        "use_mrope", "alibi", "n_shared_experts", "shared_expert_intermediate_size", "kv_lora_rank", "q_lora_rank",
-        "parallel_residual", "use_parallel_residual", "cross_attention_layers", "num_nextn_predict_layers"};
+    static const char *const names[] = {"attn_logit_softcapping",
+                                        "final_logit_softcapping",
+                                        "attention_multiplier",
+                                        "residual_multiplier",
+                                        "embedding_multiplier",
+                                        "logits_scaling",
+                                        "logit_scale",
+                                        "query_pre_attn_scalar",
+                                        "scale_emb",
+                                        "scale_depth",
+                                        "dim_model_base",
+                                        "attention_chunk_size",
+                                        "no_rope_layers",
+                                        "use_qk_norm",
+                                        "qk_layernorm",
+                                        "clip_qkv",
+                                        "use_mrope",
+                                        "alibi",
+                                        "n_shared_experts",
+                                        "shared_expert_intermediate_size",
+                                        "kv_lora_rank",
+                                        "q_lora_rank",
+                                        "parallel_residual",
+                                        "use_parallel_residual",
+                                        "cross_attention_layers",
+                                        "num_nextn_predict_layers"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const json_t *v = fields_get(f, names[i]);
         char found[96];
@@ -85,8 +108,10 @@ static void refuse_quantized(struct fields *f) {
         const json_t *v = fields_get(f, names[i]);
         if (!v) continue;
         const char *method = json_string_value(json_object_get(v, "quant_method"));
-        fields_complain(f, "%s: weights quantized by the method %.60s are not supported; use a checkpoint in float32, "
-                           "float16 or bfloat16", names[i], method ? method : "(unnamed)");
+        fields_complain(f,
+                        "%s: weights quantized by the method %.60s are not supported; use a checkpoint in float32, "
+                        "float16 or bfloat16",
+                        names[i], method ? method : "(unnamed)");
     }
 }
 
@@ -115,13 +140,14 @@ static void read_sizes(struct config *c, struct fields *f) {
     c->head_dim = fields_get(f, "head_dim") ? fields_int_required(f, "head_dim", 1, HEAD_DIM_MAX) : c->arch->head_dim;
     if (!f->bad && !c->head_dim) {
         if (c->hidden % c->n_heads)
-            fields_complain(f, "hidden_size (%d) must be a multiple of num_attention_heads (%d) where head_dim is not given",
-                            c->hidden, c->n_heads);
+            fields_complain(
+                f, "hidden_size (%d) must be a multiple of num_attention_heads (%d) where head_dim is not given",
+                c->hidden, c->n_heads);
         c->head_dim = c->hidden / c->n_heads;
     }
     if (!f->bad && (c->head_dim % 2 || c->head_dim < 2 || c->head_dim > HEAD_DIM_MAX))
-        fields_complain(f, "the head dimension must be even and from 2 to %d for rotary embeddings, found %d", HEAD_DIM_MAX,
-                        c->head_dim);
+        fields_complain(f, "the head dimension must be even and from 2 to %d for rotary embeddings, found %d",
+                        HEAD_DIM_MAX, c->head_dim);
     c->rms_eps = (float)fields_number(f, "rms_norm_eps", 1e-6, 0, 1);
 }
 
@@ -143,10 +169,14 @@ static void read_flags(struct config *c, struct fields *f) {
 static void read_dtype(struct config *c, struct fields *f) {
     const char *name = fields_string(f, "dtype", NULL);
     if (!name) name = fields_string(f, "torch_dtype", "bfloat16");
-    if (!strcmp(name, "float32")) c->dtype = DT_F32;
-    else if (!strcmp(name, "float16")) c->dtype = DT_F16;
-    else if (!strcmp(name, "bfloat16") || !strcmp(name, "auto")) c->dtype = DT_BF16;
-    else fields_complain(f, "the dtype %.60s is not supported; supported are float32, float16 and bfloat16", name);
+    if (!strcmp(name, "float32"))
+        c->dtype = DT_F32;
+    else if (!strcmp(name, "float16"))
+        c->dtype = DT_F16;
+    else if (!strcmp(name, "bfloat16") || !strcmp(name, "auto"))
+        c->dtype = DT_BF16;
+    else
+        fields_complain(f, "the dtype %.60s is not supported; supported are float32, float16 and bfloat16", name);
 }
 
 /* ---- sliding window ---- */
@@ -164,9 +194,12 @@ static void window_by_types(struct config *c, struct fields *f, const json_t *ty
             fields_complain(f, "layer_types[%d] is %.60s; supported are full_attention and sliding_attention", i,
                             t ? t : "not a string");
         else if (!window)
-            fields_complain(f, "layer_types[%d] is sliding_attention, but no sliding window is on (use_sliding_window, "
-                               "sliding_window)", i);
-        else c->window[i] = window;
+            fields_complain(f,
+                            "layer_types[%d] is sliding_attention, but no sliding window is on (use_sliding_window, "
+                            "sliding_window)",
+                            i);
+        else
+            c->window[i] = window;
     }
 }
 
@@ -180,7 +213,8 @@ static void read_window(struct config *c, struct fields *f) {
     if (rule == WINDOW_FLAG_LAYERS) {
         const json_t *types = fields_array(f, "layer_types");
         int32_t from = fields_int(f, "max_window_layers", 28, INT32_MIN, INT32_MAX);
-        if (types) window_by_types(c, f, types, window);
+        if (types)
+            window_by_types(c, f, types, window);
         else
             for (int32_t i = from < 0 ? 0 : from; i < c->n_layers; i++) c->window[i] = window;
         return;
@@ -225,15 +259,18 @@ static void add_eos(struct config *c, struct fields *f, const json_t *v) {
     }
     json_int_t id = json_integer_value(v);
     if (id < 0 || id >= c->vocab) return;
-    if (c->n_eos == CONFIG_EOS_MAX) fields_complain(f, "eos_token_id has more than %d ids", CONFIG_EOS_MAX);
-    else c->eos[c->n_eos++] = (int32_t)id;
+    if (c->n_eos == CONFIG_EOS_MAX)
+        fields_complain(f, "eos_token_id has more than %d ids", CONFIG_EOS_MAX);
+    else
+        c->eos[c->n_eos++] = (int32_t)id;
 }
 
 /* True when the field is there. */
 static bool read_eos(struct config *c, struct fields *f) {
     const json_t *v = fields_get(f, "eos_token_id");
     if (!v) return false;
-    if (!json_is_array(v)) add_eos(c, f, v);
+    if (!json_is_array(v))
+        add_eos(c, f, v);
     else
         for (size_t i = 0; i < json_array_size(v) && !f->bad; i++) add_eos(c, f, json_array_get(v, i));
     return true;
@@ -242,9 +279,10 @@ static bool read_eos(struct config *c, struct fields *f) {
 static void read_ids(struct config *c, struct fields *f, struct fields *g) {
     const json_t *bos = fields_get(f, "bos_token_id");
     /* a list of bos ids (never seen in these architectures) has no single meaning: treated as none */
-    c->bos = !bos ? c->arch->bos : json_is_integer(bos) && json_integer_value(bos) >= 0 && json_integer_value(bos) < c->vocab
-                                       ? (int32_t)json_integer_value(bos)
-                                       : -1;
+    c->bos = !bos ? c->arch->bos
+             : json_is_integer(bos) && json_integer_value(bos) >= 0 && json_integer_value(bos) < c->vocab
+                 ? (int32_t)json_integer_value(bos)
+                 : -1;
     if (c->bos >= c->vocab) c->bos = -1;
     if (read_eos(c, g) || read_eos(c, f)) return;
     bool null = f->obj && json_is_null(json_object_get(f->obj, "eos_token_id"));

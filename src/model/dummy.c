@@ -38,8 +38,10 @@ static uint16_t to_f16(float x) {
 }
 
 static void store(enum dtype t, void *to, size_t i, float x) {
-    if (t == DT_F32) ((float *)to)[i] = x;
-    else ((uint16_t *)to)[i] = t == DT_BF16 ? to_bf16(x) : to_f16(x);
+    if (t == DT_F32)
+        ((float *)to)[i] = x;
+    else
+        ((uint16_t *)to)[i] = t == DT_BF16 ? to_bf16(x) : to_f16(x);
 }
 
 /* Twelve 16-bit uniform numbers have variance 1 in units of 65536. */
@@ -51,7 +53,9 @@ static float draw(uint64_t seed, uint64_t i) {
 }
 
 void dummy_init(struct dummy *d, uint64_t seed, enum dtype dtype) {
-    *d = (struct dummy){.seed = mix(seed), .dtype = dtype, .table = mem_array(TABLE + BLOCK, dtype_size(dtype)),
+    *d = (struct dummy){.seed = mix(seed),
+                        .dtype = dtype,
+                        .table = mem_array(TABLE + BLOCK, dtype_size(dtype)),
                         .ones = mem_array(BLOCK, dtype_size(dtype))};
     for (size_t i = 0; i < TABLE + BLOCK; i++) store(dtype, d->table, i, draw(d->seed, i));
     for (size_t i = 0; i < BLOCK; i++) store(dtype, d->ones, i, 1);

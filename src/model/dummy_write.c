@@ -50,8 +50,10 @@ static int add_item(void *arg, const struct slot *s) {
 }
 
 static void file_name(const struct writer *w, size_t file, char out[64]) {
-    if (w->n_files == 1) snprintf(out, 64, "model.safetensors");
-    else snprintf(out, 64, "model-%05zu-of-%05zu.safetensors", file + 1, w->n_files);
+    if (w->n_files == 1)
+        snprintf(out, 64, "model.safetensors");
+    else
+        snprintf(out, 64, "model-%05zu-of-%05zu.safetensors", file + 1, w->n_files);
 }
 
 /* ---- one file ---- */
@@ -63,14 +65,17 @@ static int header(const struct writer *w, size_t from, size_t to, struct buf *b)
     for (size_t i = from; i < to; i++) {
         const struct item *it = &w->v[i];
         buf_addf(b, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", it->s.name, names[w->c->dtype]);
-        if (it->s.vector) buf_addf(b, "%d", it->s.k);
-        else buf_addf(b, "%d,%d", it->s.n, it->s.k);
+        if (it->s.vector)
+            buf_addf(b, "%d", it->s.k);
+        else
+            buf_addf(b, "%d,%d", it->s.n, it->s.k);
         buf_addf(b, "],\"data_offsets\":[%zu,%zu]}", at, at + it->bytes);
         at += it->bytes;
     }
     buf_addc(b, '}');
     while (b->len % 8 && !b->over) buf_addc(b, ' ');
-    return b->over ? err_input(w->e, "the header of a shard would pass %d bytes; choose smaller shards", HEADER_MAX) : 0;
+    return b->over ? err_input(w->e, "the header of a shard would pass %d bytes; choose smaller shards", HEADER_MAX)
+                   : 0;
 }
 
 static int put(const struct writer *w, FILE *f, const char *path, const void *data, size_t n) {
@@ -82,8 +87,10 @@ static int put_tensor(const struct writer *w, FILE *f, const char *path, const s
     const uint64_t key = dummy_key(&w->d, it->s.name);
     for (size_t at = 0, take; at < n; at += take) {
         take = n - at < PIECE ? n - at : PIECE;
-        if (it->s.norm) dummy_ones(&w->d, take, w->piece);
-        else dummy_fill(&w->d, key, at, take, w->piece);
+        if (it->s.norm)
+            dummy_ones(&w->d, take, w->piece);
+        else
+            dummy_fill(&w->d, key, at, take, w->piece);
         if (put(w, f, path, w->piece, take * size)) return -1;
     }
     return 0;
@@ -173,9 +180,17 @@ static int copy_file(const struct writer *w, const char *from_dir, const char *n
 }
 
 static int copy_files(const struct writer *w, const char *from_dir) {
-    static const char *const names[] = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-                                        "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-                                        "chat_template.json", "vocab.json", "merges.txt", "tokenizer.model"};
+    static const char *const names[] = {"config.json",
+                                        "generation_config.json",
+                                        "tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "added_tokens.json",
+                                        "chat_template.jinja",
+                                        "chat_template.json",
+                                        "vocab.json",
+                                        "merges.txt",
+                                        "tokenizer.model"};
     int rc = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names && !rc; i++) rc = copy_file(w, from_dir, names[i]);
     return rc;

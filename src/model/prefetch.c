@@ -33,7 +33,8 @@ static bool take(struct prefetch *p, struct chunk *c) {
     }
     if (t) {
         size_t left = t->bytes - p->offset;
-        *c = (struct chunk){.data = (const char *)t->data + p->offset, .file = t->file, .n = left < CHUNK ? left : CHUNK};
+        *c = (struct chunk){
+            .data = (const char *)t->data + p->offset, .file = t->file, .n = left < CHUNK ? left : CHUNK};
         p->offset += c->n;
     }
     pthread_mutex_unlock(&p->lock);

@@ -10,7 +10,10 @@ static const double RATIO_MIN = 1e-6, FACTOR_MAX = 1e6, THETA_MAX = 1e30; /* flo
 static const struct {
     const char *name;
     enum rope_kind kind;
-} kinds[] = {{"default", ROPE_DEFAULT}, {"linear", ROPE_LINEAR}, {"dynamic", ROPE_DYNAMIC}, {"llama3", ROPE_LLAMA3},
+} kinds[] = {{"default", ROPE_DEFAULT},
+             {"linear", ROPE_LINEAR},
+             {"dynamic", ROPE_DYNAMIC},
+             {"llama3", ROPE_LLAMA3},
              {"yarn", ROPE_YARN}};
 
 static enum rope_kind kind_of(struct fields *f) {
@@ -18,15 +21,16 @@ static enum rope_kind kind_of(struct fields *f) {
     if (!name) name = fields_string(f, "type", "default");
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (!strcmp(kinds[i].name, name)) return kinds[i].kind;
-    fields_complain(f, "the rope type \"%.60s\" is not supported; supported are default, linear, dynamic, llama3 and yarn",
-                    name);
+    fields_complain(
+        f, "the rope type \"%.60s\" is not supported; supported are default, linear, dynamic, llama3 and yarn", name);
     return ROPE_DEFAULT;
 }
 
 static double positive(struct fields *f, const char *key, double fallback, double max) {
     double x = fields_number(f, key, fallback, 0, max);
     if (!f->bad && fields_get(f, key) && x <= 0) fields_complain(f, "%s must be greater than 0, found %g", key, x);
-    if (!f->bad && fields_get(f, key) && x < RATIO_MIN) fields_complain(f, "%s must be at least %g, found %g", key, RATIO_MIN, x);
+    if (!f->bad && fields_get(f, key) && x < RATIO_MIN)
+        fields_complain(f, "%s must be at least %g, found %g", key, RATIO_MIN, x);
     return x;
 }
 
@@ -64,7 +68,8 @@ static void refuse_partial(struct fields *f) {
         fields_complain(f, "partial_rotary_factor other than 1 (part of a head is not rotated) is not supported");
     static const char *const per_layer[] = {"full_attention", "sliding_attention"};
     for (int i = 0; i < 2; i++)
-        if (fields_get(f, per_layer[i])) fields_complain(f, "one set of rope parameters per layer type is not supported");
+        if (fields_get(f, per_layer[i]))
+            fields_complain(f, "one set of rope parameters per layer type is not supported");
 }
 
 /* The rotated length after scaling; beyond int32 is cut, the engine's own limits are far below. */
@@ -97,7 +102,9 @@ static void read_kind(struct rope_config *r, struct fields *top, struct fields *
 void rope_fields_read(struct rope_config *r, struct fields *f, int32_t head_dim, int32_t *max_position) {
     const json_t *scaling = fields_object(f, "rope_scaling"), *params = fields_object(f, "rope_parameters");
     bool old = json_object_size(scaling) > 0;
-    struct fields in = {.obj = old ? scaling : params, .e = f->e, .bad = f->bad,
+    struct fields in = {.obj = old ? scaling : params,
+                        .e = f->e,
+                        .bad = f->bad,
                         .where = old ? "config.json, rope_scaling" : "config.json, rope_parameters"};
     *r = (struct rope_config){.factor = 1, .attention_factor = -1, .truncate = true};
     double theta = positive(f, "rope_theta", 10000, THETA_MAX);

@@ -17,14 +17,27 @@ enum { HEADER_MAX = 100000000, DIMS_MAX = 8, PIECE = 1 << 16 };
 static const struct {
     const char *name;
     size_t bits;
-} dtypes[] = {{"BOOL", 8},    {"U8", 8},      {"I8", 8},      {"F8_E5M2", 8},     {"F8_E4M3", 8},     {"F8_E8M0", 8},
-              {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
-              {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
-              {"I64", 64},    {"U64", 64},    {"F64", 64},    {"C64", 64}};
+} dtypes[] = {{"BOOL", 8}, {"U8", 8},      {"I8", 8},      {"F8_E5M2", 8},     {"F8_E4M3", 8},     {"F8_E8M0", 8},
+              {"F4", 4},   {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
+              {"U16", 16}, {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
+              {"I64", 64}, {"U64", 64},    {"F64", 64},    {"C64", 64}};
 
 /* Where in the header we are: {"name": {"dtype": .., "shape": [..], "data_offsets": [..]}, "__metadata__": {..}} */
-enum place { P_START, P_TOP, P_NAMED, P_TENSOR, P_DTYPE, P_SHAPE, P_IN_SHAPE, P_OFFSETS, P_IN_OFFSETS, P_META_NAMED,
-             P_META, P_META_VALUE, P_END };
+enum place {
+    P_START,
+    P_TOP,
+    P_NAMED,
+    P_TENSOR,
+    P_DTYPE,
+    P_SHAPE,
+    P_IN_SHAPE,
+    P_OFFSETS,
+    P_IN_OFFSETS,
+    P_META_NAMED,
+    P_META,
+    P_META_VALUE,
+    P_END
+};
 
 struct entry {
     struct tensor t;
@@ -66,9 +79,12 @@ static void add_entry(struct parse *p, const char *s, size_t n) {
 
 static int tensor_key(struct parse *p, const char *s, size_t n) {
     struct entry *v = &p->v[p->n - 1];
-    if (n == 5 && !memcmp(s, "dtype", 5) && !v->has_dtype) p->place = P_DTYPE;
-    else if (n == 5 && !memcmp(s, "shape", 5) && !v->has_shape) p->place = P_SHAPE;
-    else if (n == 12 && !memcmp(s, "data_offsets", 12) && !v->n_offsets) p->place = P_OFFSETS;
+    if (n == 5 && !memcmp(s, "dtype", 5) && !v->has_dtype)
+        p->place = P_DTYPE;
+    else if (n == 5 && !memcmp(s, "shape", 5) && !v->has_shape)
+        p->place = P_SHAPE;
+    else if (n == 12 && !memcmp(s, "data_offsets", 12) && !v->n_offsets)
+        p->place = P_OFFSETS;
     else
         return STOP(p, "%s: the header's entry for tensor %.200s has an unknown or repeated field %.*s", p->file,
                     v->t.name, (int)(n < 60 ? n : 60), s);
@@ -97,10 +113,14 @@ static int on_key(void *arg, const unsigned char *key, size_t n) {
 
 static int on_map(void *arg) {
     struct parse *p = arg;
-    if (p->place == P_START) p->place = P_TOP;
-    else if (p->place == P_NAMED) p->place = P_TENSOR;
-    else if (p->place == P_META_NAMED) p->place = P_META;
-    else return unexpected(p, "an object");
+    if (p->place == P_START)
+        p->place = P_TOP;
+    else if (p->place == P_NAMED)
+        p->place = P_TENSOR;
+    else if (p->place == P_META_NAMED)
+        p->place = P_META;
+    else
+        return unexpected(p, "an object");
     return 1;
 }
 
@@ -109,8 +129,8 @@ static int on_map_end(void *arg) {
     if (p->place == P_TENSOR) {
         const struct entry *v = &p->v[p->n - 1];
         if (!v->has_dtype || !v->has_shape || v->n_offsets != 2)
-            return STOP(p, "%s: the header's entry for tensor %.200s needs a dtype, a shape and two data_offsets", p->file,
-                        v->t.name);
+            return STOP(p, "%s: the header's entry for tensor %.200s needs a dtype, a shape and two data_offsets",
+                        p->file, v->t.name);
     }
     p->place = p->place == P_TOP ? P_END : P_TOP;
     return 1;
@@ -118,9 +138,12 @@ static int on_map_end(void *arg) {
 
 static int on_array(void *arg) {
     struct parse *p = arg;
-    if (p->place == P_SHAPE) p->place = P_IN_SHAPE;
-    else if (p->place == P_OFFSETS) p->place = P_IN_OFFSETS;
-    else return unexpected(p, "an array");
+    if (p->place == P_SHAPE)
+        p->place = P_IN_SHAPE;
+    else if (p->place == P_OFFSETS)
+        p->place = P_IN_OFFSETS;
+    else
+        return unexpected(p, "an array");
     return 1;
 }
 
@@ -138,7 +161,8 @@ static int on_number(void *arg, const char *s, size_t n) {
     int64_t x = 0;
     for (size_t i = 0; i < n; i++)
         if (s[i] < '0' || s[i] > '9' || __builtin_mul_overflow(x, 10, &x) || __builtin_add_overflow(x, s[i] - '0', &x))
-            return STOP(p, "%s: tensor %.200s has %.*s where a size belongs", p->file, v->t.name, (int)(n < 60 ? n : 60), s);
+            return STOP(p, "%s: tensor %.200s has %.*s where a size belongs", p->file, v->t.name,
+                        (int)(n < 60 ? n : 60), s);
     if (p->place == P_IN_SHAPE) {
         if (v->t.n_dims == DIMS_MAX)
             return STOP(p, "%s: tensor %.200s has more than %d dimensions", p->file, v->t.name, DIMS_MAX);
@@ -177,9 +201,14 @@ static int on_bool(void *arg, int b) { return unexpected(arg, b ? "true" : "fals
 
 /* In pieces, so that yajl's own message need not carry the whole header. */
 static int read_header(struct parse *p, const char *json, size_t n) {
-    static const yajl_callbacks on = {.yajl_null = on_null, .yajl_boolean = on_bool, .yajl_number = on_number,
-                                      .yajl_string = on_string, .yajl_start_map = on_map, .yajl_map_key = on_key,
-                                      .yajl_end_map = on_map_end, .yajl_start_array = on_array,
+    static const yajl_callbacks on = {.yajl_null = on_null,
+                                      .yajl_boolean = on_bool,
+                                      .yajl_number = on_number,
+                                      .yajl_string = on_string,
+                                      .yajl_start_map = on_map,
+                                      .yajl_map_key = on_key,
+                                      .yajl_end_map = on_map_end,
+                                      .yajl_start_array = on_array,
                                       .yajl_end_array = on_array_end};
     yajl_handle h = yajl_alloc(&on, NULL, p);
     yajl_status s = yajl_status_ok;
@@ -190,10 +219,13 @@ static int read_header(struct parse *p, const char *json, size_t n) {
     if (s == yajl_status_error) {
         unsigned char *text = yajl_get_error(h, 0, NULL, 0);
         size_t len = strcspn((char *)text, "\n");
-        rc = err_input(p->e, "%s: the header is not valid JSON: %.*s", p->file, (int)(len < 200 ? len : 200), (char *)text);
+        rc = err_input(p->e, "%s: the header is not valid JSON: %.*s", p->file, (int)(len < 200 ? len : 200),
+                       (char *)text);
         yajl_free_error(h, text);
-    } else if (s != yajl_status_ok) rc = -1; /* an event has said why */
-    else if (p->place != P_END) rc = err_input(p->e, "%s: the header ends before its object does", p->file);
+    } else if (s != yajl_status_ok)
+        rc = -1; /* an event has said why */
+    else if (p->place != P_END)
+        rc = err_input(p->e, "%s: the header ends before its object does", p->file);
     yajl_free(h);
     return rc;
 }
@@ -229,20 +261,23 @@ static int check_layout(struct parse *p, const char *data, size_t n) {
     for (size_t i = 0; i < p->n; i++) {
         struct entry *v = &p->v[i];
         if (tensor_bytes(v, &v->t.bytes))
-            return err_input(p->e, "%s: the shape of tensor %.200s is impossible for %s", p->file, v->t.name, v->t.dtype);
+            return err_input(p->e, "%s: the shape of tensor %.200s is impossible for %s", p->file, v->t.name,
+                             v->t.dtype);
         if (v->end < v->begin || v->end - v->begin != v->t.bytes)
             return err_input(p->e, "%s: tensor %.200s needs %zu bytes for its shape, and its offsets are %zu to %zu",
                              p->file, v->t.name, v->t.bytes, v->begin, v->end);
         if (v->begin != at)
-            return err_input(p->e, "%s: the data of tensor %.200s begins at %zu and must begin at %zu, where the one "
-                                   "before it ends", p->file, v->t.name, v->begin, at);
+            return err_input(p->e,
+                             "%s: the data of tensor %.200s begins at %zu and must begin at %zu, where the one "
+                             "before it ends",
+                             p->file, v->t.name, v->begin, at);
         at = v->end;
         if (at > n) break; /* told below, for the whole file */
         v->t.data = data + v->begin;
     }
     if (at != n)
-        return err_input(p->e, "%s: the header describes %s%zu bytes of tensors and the file has %zu; it is %s", p->file,
-                         at > n ? "at least " : "", at, n, at > n ? "truncated" : "too long");
+        return err_input(p->e, "%s: the header describes %s%zu bytes of tensors and the file has %zu; it is %s",
+                         p->file, at > n ? "at least " : "", at, n, at > n ? "truncated" : "too long");
     return 0;
 }
 

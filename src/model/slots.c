@@ -84,7 +84,8 @@ static int walk_experts(const struct walk *k, int32_t layer) {
     const struct config *c = k->c;
     for (int32_t x = 0; x < c->n_experts; x++)
         for (int p = 0; p < 3; p++) {
-            struct slot s = {.n = p < 2 ? c->moe_ffn : c->hidden, .k = p < 2 ? c->hidden : c->moe_ffn,
+            struct slot s = {.n = p < 2 ? c->moe_ffn : c->hidden,
+                             .k = p < 2 ? c->hidden : c->moe_ffn,
                              .split = p < 2 ? SPLIT_ROWS : SPLIT_COLS};
             if (k->w) s.view = &k->w->layers[layer].experts[3 * x + p];
             snprintf(s.name, sizeof s.name, "model.layers.%d.mlp.experts.%d.%s_proj.weight", layer, x, parts[p]);
@@ -98,7 +99,10 @@ static int walk_layer(const struct walk *k, int32_t layer) {
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const struct row *r = &rows[i];
         if (!wanted(r->cond, k->c, layer)) continue;
-        struct slot s = {.n = dim_of(r->n, k->c), .k = dim_of(r->k, k->c), .vector = r->n == N_ONE, .norm = r->norm,
+        struct slot s = {.n = dim_of(r->n, k->c),
+                         .k = dim_of(r->k, k->c),
+                         .vector = r->n == N_ONE,
+                         .norm = r->norm,
                          .split = r->split};
         if (k->w) s.view = (struct view *)((char *)&k->w->layers[layer] + r->offset);
         snprintf(s.name, sizeof s.name, "model.layers.%d.%s", layer, r->name);
@@ -110,12 +114,15 @@ static int walk_layer(const struct walk *k, int32_t layer) {
 
 int slots_walk(struct weights *w, const struct config *c, int (*each)(void *arg, const struct slot *s), void *arg) {
     struct walk k = {.w = w, .c = c, .each = each, .arg = arg};
-    struct slot embed = {.name = "model.embed_tokens.weight", .view = w ? &w->embed : NULL, .n = c->vocab, .k = c->hidden,
+    struct slot embed = {.name = "model.embed_tokens.weight",
+                         .view = w ? &w->embed : NULL,
+                         .n = c->vocab,
+                         .k = c->hidden,
                          .split = SPLIT_ROWS};
-    struct slot norm = {.name = "model.norm.weight", .view = w ? &w->norm : NULL, .n = 1, .k = c->hidden,
-                        .vector = true, .norm = true};
-    struct slot head = {.name = "lm_head.weight", .view = w ? &w->lm_head : NULL, .n = c->vocab, .k = c->hidden,
-                        .split = SPLIT_ROWS};
+    struct slot norm = {
+        .name = "model.norm.weight", .view = w ? &w->norm : NULL, .n = 1, .k = c->hidden, .vector = true, .norm = true};
+    struct slot head = {
+        .name = "lm_head.weight", .view = w ? &w->lm_head : NULL, .n = c->vocab, .k = c->hidden, .split = SPLIT_ROWS};
     int rc = each(arg, &embed);
     for (int32_t i = 0; i < c->n_layers && !rc; i++) rc = walk_layer(&k, i);
     if (!rc) rc = each(arg, &norm);
@@ -131,8 +138,10 @@ void slots_prepare(struct weights *w, const struct config *c) {
 /* ---- ranks ---- */
 
 static int divides(const char *what, int32_t n, int32_t ranks, struct err *e) {
-    return n % ranks ? err_input(e, "the model's %s (%d) cannot be split evenly over %d ranks; choose a tensor-parallel "
-                                    "size that divides it", what, n, ranks)
+    return n % ranks ? err_input(e,
+                                 "the model's %s (%d) cannot be split evenly over %d ranks; choose a tensor-parallel "
+                                 "size that divides it",
+                                 what, n, ranks)
                      : 0;
 }
 
@@ -141,8 +150,10 @@ int shard_check(const struct config *c, struct shard s, struct err *e) {
         return err_input(e, "there is no rank %d of %d", s.rank, s.n_ranks);
     if (divides("attention heads", c->n_heads, s.n_ranks, e)) return -1;
     if (c->n_kv_heads % s.n_ranks && s.n_ranks % c->n_kv_heads)
-        return err_input(e, "the model's %d KV heads can be neither split nor copied evenly over %d ranks; choose a "
-                            "tensor-parallel size that divides them or is a multiple of them", c->n_kv_heads, s.n_ranks);
+        return err_input(e,
+                         "the model's %d KV heads can be neither split nor copied evenly over %d ranks; choose a "
+                         "tensor-parallel size that divides them or is a multiple of them",
+                         c->n_kv_heads, s.n_ranks);
     if (divides("ffn width", c->ffn, s.n_ranks, e)) return -1;
     if (c->n_experts && divides("expert width", c->moe_ffn, s.n_ranks, e)) return -1;
     return divides("vocabulary", c->vocab, s.n_ranks, e);
@@ -155,7 +166,8 @@ static void share(int32_t n, struct shard s, int32_t *from, int32_t *count) {
 }
 
 static void share_kv(const struct config *c, struct shard s, int32_t *from, int32_t *count) {
-    if (c->n_kv_heads >= s.n_ranks) share(c->n_kv_heads, s, from, count);
+    if (c->n_kv_heads >= s.n_ranks)
+        share(c->n_kv_heads, s, from, count);
     else {
         *count = 1;
         *from = s.rank / (s.n_ranks / c->n_kv_heads);

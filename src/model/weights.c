@@ -23,10 +23,14 @@ struct bind {
 };
 
 static int dtype_of(const struct tensor *t, enum dtype *out) {
-    if (!strcmp(t->dtype, "BF16")) *out = DT_BF16;
-    else if (!strcmp(t->dtype, "F16")) *out = DT_F16;
-    else if (!strcmp(t->dtype, "F32")) *out = DT_F32;
-    else return -1;
+    if (!strcmp(t->dtype, "BF16"))
+        *out = DT_BF16;
+    else if (!strcmp(t->dtype, "F16"))
+        *out = DT_F16;
+    else if (!strcmp(t->dtype, "F32"))
+        *out = DT_F32;
+    else
+        return -1;
     return 0;
 }
 
@@ -44,14 +48,16 @@ static int check_shape(const struct slot *s, const struct tensor *t, struct err 
         return 0;
     show_shape(t, found);
     if (s->vector)
-        return err_input(e, "tensor %s in %s must have the shape [%d] by config.json, found %s", s->name, t->file, s->k, found);
-    return err_input(e, "tensor %s in %s must have the shape [%d, %d] by config.json, found %s", s->name, t->file, s->n, s->k,
-                     found);
+        return err_input(e, "tensor %s in %s must have the shape [%d] by config.json, found %s", s->name, t->file, s->k,
+                         found);
+    return err_input(e, "tensor %s in %s must have the shape [%d, %d] by config.json, found %s", s->name, t->file, s->n,
+                     s->k, found);
 }
 
 static int missing(const struct bind *b, const struct slot *s) {
     const char *hint = s->view == &b->w->lm_head ? " (config.json's tie_word_embeddings is not true)" : "";
-    return err_input(b->e, "tensor %s is missing from the checkpoint%s; expected for %s", s->name, hint, b->c->arch->name);
+    return err_input(b->e, "tensor %s is missing from the checkpoint%s; expected for %s", s->name, hint,
+                     b->c->arch->name);
 }
 
 /* An aligned copy of the view's rows, for a tensor that begins at an odd address. */
@@ -72,12 +78,16 @@ static int bind_slot(void *arg, const struct slot *s) {
     if (!t) return missing(b, s);
     b->used[t - checkpoint_at(b->from, 0)] = true;
     if (dtype_of(t, &dtype))
-        return err_input(b->e, "tensor %s in %s has the dtype %s; expected F32, F16 or BF16", s->name, t->file, t->dtype);
+        return err_input(b->e, "tensor %s in %s has the dtype %s; expected F32, F16 or BF16", s->name, t->file,
+                         t->dtype);
     if (check_shape(s, t, b->e)) return -1;
     struct part p = slot_part(s, b->c, b->shard);
     if (!p.n) return 0;
     size_t size = dtype_size(dtype);
-    *s->view = (struct view){.dtype = dtype, .n = p.n, .k = p.k, .ld = s->k,
+    *s->view = (struct view){.dtype = dtype,
+                             .n = p.n,
+                             .k = p.k,
+                             .ld = s->k,
                              .data = (const char *)t->data + ((size_t)p.row * (size_t)s->k + (size_t)p.col) * size};
     b->w->bytes += (size_t)p.n * (size_t)p.k * size;
     return (uintptr_t)s->view->data % size ? realign(b->w, s->view, b->e) : 0;
@@ -106,13 +116,19 @@ int weights_bind(struct weights *w, const struct config *c, const struct checkpo
     *w = (struct weights){0};
     if (shard_check(c, shard, e)) return -1;
     slots_prepare(w, c);
-    struct bind b = {.w = w, .c = c, .from = from, .shard = shard, .e = e,
+    struct bind b = {.w = w,
+                     .c = c,
+                     .from = from,
+                     .shard = shard,
+                     .e = e,
                      .used = mem_zalloc(checkpoint_count(from) + 1, sizeof *b.used)};
     int rc = slots_walk(w, c, bind_slot, &b);
     if (!rc) rc = check_left(&b);
     free(b.used);
-    if (rc) weights_release(w);
-    else if (c->tied) w->lm_head = w->embed;
+    if (rc)
+        weights_release(w);
+    else if (c->tied)
+        w->lm_head = w->embed;
     return rc;
 }
 

@@ -1,5 +1,6 @@
 /* weights_dummy.c: weights made from the config alone, in memory. The calling rank's thread and helpers that it starts
- * and joins; the views are constant afterwards. Refuses (as a broken machine) sizes that the system has no memory for. */
+ * and joins; the views are constant afterwards. Refuses (as a broken machine) sizes that the system has no memory for.
+ */
 #include "base/mem.h"
 #include "model/dummy.h"
 #include "model/owned.h"
@@ -52,8 +53,13 @@ static void add_jobs(struct make *m, const struct slot *s, const struct part *p,
     for (size_t row = 0; row < (size_t)p->n; row += step) {
         size_t n = (size_t)p->n - row < step ? (size_t)p->n - row : step;
         if (m->n_jobs == m->cap) m->jobs = mem_grow(m->jobs, m->cap = m->cap ? 2 * m->cap : 256, sizeof *m->jobs);
-        m->jobs[m->n_jobs++] = (struct job){.key = dummy_key(&m->d, s->name), .full_k = (size_t)s->k, .col = (size_t)p->col,
-                                            .row = (size_t)p->row + row, .n = n, .k = k, .norm = s->norm,
+        m->jobs[m->n_jobs++] = (struct job){.key = dummy_key(&m->d, s->name),
+                                            .full_k = (size_t)s->k,
+                                            .col = (size_t)p->col,
+                                            .row = (size_t)p->row + row,
+                                            .n = n,
+                                            .k = k,
+                                            .norm = s->norm,
                                             .to = to + row * k * size};
     }
 }
@@ -72,8 +78,10 @@ static int place_slot(void *arg, const struct slot *s) {
 
 static void run_job(const struct make *m, const struct job *j) {
     const size_t size = dtype_size(m->c->dtype);
-    if (j->norm) dummy_ones(&m->d, j->n * j->k, j->to);
-    else if (j->k == j->full_k) dummy_fill(&m->d, j->key, j->row * j->full_k, j->n * j->k, j->to);
+    if (j->norm)
+        dummy_ones(&m->d, j->n * j->k, j->to);
+    else if (j->k == j->full_k)
+        dummy_fill(&m->d, j->key, j->row * j->full_k, j->n * j->k, j->to);
     else
         for (size_t i = 0; i < j->n; i++)
             dummy_fill(&m->d, j->key, (j->row + i) * j->full_k + j->col, j->k, j->to + i * j->k * size);
@@ -104,7 +112,8 @@ int weights_dummy(struct weights *w, const struct config *c, struct shard shard,
     m.base = owned_add(w, m.at);
     if (!m.base) {
         weights_release(w);
-        return err_machine(e, "this machine has no %zu MiB of memory for dummy weights; choose a smaller model", m.at >> 20);
+        return err_machine(e, "this machine has no %zu MiB of memory for dummy weights; choose a smaller model",
+                           m.at >> 20);
     }
     dummy_init(&m.d, seed, c->dtype);
     m.at = 0;
