@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "hub/find.h"
 #include "model/decoder.h"
+#include "text/template.h"
 #include "text/tokenizer.h"
 
 #include <sched.h>
@@ -22,6 +23,7 @@ struct text_load {
     const struct app *app;
     const struct options *o;
     struct tokenizer *tokenizer;
+    struct chat_template *chat_template;
     int failed;
     struct err err;
 };
@@ -32,7 +34,8 @@ static void *load_text(void *arg) {
     if (file_exists(file) || !t->o->dummy_weight) t->tokenizer = tokenizer_open(t->app->dir, &t->err);
     else t->tokenizer = tokenizer_bytes(t->app->config.vocab);
     free(file);
-    t->failed = !t->tokenizer;
+    if (t->tokenizer) t->chat_template = chat_template_open(t->app->dir, t->o->chat_template, &t->err);
+    t->failed = !t->chat_template;
     return NULL;
 }
 
@@ -68,6 +71,7 @@ static int load_model(struct app *a, const struct options *o, struct err *e) {
     int failed = load_weights(a, o, e);
     pthread_join(thread, NULL);
     a->tokenizer = text.tokenizer;
+    a->chat_template = text.chat_template;
     if (failed) return -1;
     if (text.failed) *e = text.err;
     if (!text.failed && tokenizer_n_vocab(a->tokenizer) > (size_t)a->config.vocab)
@@ -172,6 +176,7 @@ static void release(struct app *a) {
     if (a->sched) loop_release(&a->loop);
     sched_free(a->sched);
     engine_close(a->engine);
+    chat_template_free(a->chat_template);
     tokenizer_close(a->tokenizer);
     weights_release(&a->weights);
     checkpoint_close(a->checkpoint);

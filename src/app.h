@@ -14,6 +14,7 @@
 #include <pthread.h>
 
 struct tokenizer;
+struct chat_template;
 
 struct app {
     char *dir;                       /* the model's folder */
@@ -21,6 +22,7 @@ struct app {
     struct checkpoint *checkpoint;   /* NULL with dummy weights */
     struct weights weights;
     struct tokenizer *tokenizer;
+    struct chat_template *chat_template;
     struct engine *engine;
     struct sched *sched;
     struct loop loop;

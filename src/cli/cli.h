@@ -6,6 +6,7 @@
 #include "opt.h"
 
 int cmd_serve(int argc, char **argv);
+int cmd_generate(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_dummy(int argc, char **argv);
 int cmd_simulate(int argc, char **argv);

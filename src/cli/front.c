@@ -5,7 +5,7 @@
 
 void cli_front_init(struct cli_front *f, struct app *app, const struct options *o) {
     const struct config *c = &app->config;
-    f->words = words_new(app->tokenizer);
+    f->words = words_new(app->tokenizer, app->chat_template);
     f->names[0] = o->served_model_name ? o->served_model_name : o->model;
     f->names[1] = NULL;
     f->front = (struct front){

@@ -1,15 +1,19 @@
 /* words.c: see words.h. Nothing here changes after it was made, but what one thread owns (words_tmp, words_out). */
 #include "serve/words.h"
 
+#include "base/err.h"
 #include "base/mem.h"
 #include "serve/messages.h"
 #include "text/detok.h"
+#include "text/stop.h"
+#include "text/template.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 struct words {
     const struct tokenizer *tokenizer;
+    const struct chat_template *chat_template;
     size_t longest;
 };
 
@@ -17,9 +21,10 @@ struct words_tmp {
     struct token_scratch *scratch;
 };
 
-struct words *words_new(const struct tokenizer *tokenizer) {
+struct words *words_new(const struct tokenizer *tokenizer, const struct chat_template *chat_template) {
     struct words *w = mem_zalloc(1, sizeof *w);
-    *w = (struct words){.tokenizer = tokenizer, .longest = tokenizer_longest_token_bytes(tokenizer)};
+    *w = (struct words){.tokenizer = tokenizer, .chat_template = chat_template,
+                        .longest = tokenizer_longest_token_bytes(tokenizer)};
     return w;
 }
 
@@ -35,11 +40,6 @@ void words_tmp_free(struct words_tmp *t) {
     if (!t) return;
     token_scratch_free(t->scratch);
     free(t);
-}
-
-bool words_has_template(const struct words *w) {
-    (void)w;
-    return true;
 }
 
 size_t words_longest(const struct words *w) { return w->longest; }
@@ -64,24 +64,57 @@ int words_encode(const struct words *w, struct words_tmp *t, const struct words_
     return encode(w, t, &a, "prompt", out, e);
 }
 
+/* chat_template_kwargs, and reasoning_effort as the variable that templates know it by. */
+static json_t *template_variables(const struct params *p) {
+    json_t *vars = p->kwargs ? json_copy(p->kwargs) : json_object();
+    if (p->reasoning_effort && !json_object_get(vars, "reasoning_effort"))
+        json_object_set(vars, "reasoning_effort", p->reasoning_effort);
+    return vars;
+}
+
+static int render(const struct words *w, const struct params *p, json_t *messages, struct jinja_out *out,
+                  struct api_err *e) {
+    struct err why;
+    json_t *vars = template_variables(p);
+    struct chat_args a = {.messages = messages,
+                          .tools = p->tools,
+                          .kwargs = vars,
+                          .add_generation_prompt = p->add_generation_prompt,
+                          .continue_final_message = p->continue_final};
+    int rc = chat_template_render(w->chat_template, &a, out, &why);
+    json_decref(vars);
+    return rc ? api_fail(e, 400, "messages", "%s", why.text) : 0;
+}
+
+/* The prompt as the template made it. Special tokens count only where the template wrote them. */
+static int encode_rendered(const struct words *w, struct words_tmp *t, const struct jinja_out *r, size_t max_ids,
+                           struct ids *out, struct api_err *e) {
+    struct text_piece *pieces = mem_array(r->npieces, sizeof *pieces);
+    for (size_t i = 0; i < r->npieces; i++)
+        pieces[i] = (struct text_piece){r->text.data + r->pieces[i].offset, r->pieces[i].length, r->pieces[i].trusted};
+    struct encode_args a = {pieces, r->npieces, TOK_PARSE_SPECIAL, max_ids};
+    int rc = encode(w, t, &a, "messages", out, e);
+    free(pieces);
+    return rc;
+}
+
 int words_chat(const struct words *w, struct words_tmp *t, const struct params *p, size_t max_ids, struct ids *out,
                struct api_err *e) {
-    struct message_rules rules = {.max_messages = max_ids, .max_bytes = SIZE_MAX, .developer = true};
+    struct message_rules rules = {.max_messages = max_ids, .max_bytes = SIZE_MAX,
+                                  .developer = chat_template_mentions(w->chat_template, "developer")};
     if (!size_mul(max_ids, w->longest, &rules.max_bytes)) rules.max_bytes = SIZE_MAX;
     json_t *m = messages_read(p->messages, &rules, e);
     if (!m) return -1;
-    struct buf b;
-    buf_init(&b, (size_t)1 << 30);
-    for (size_t i = 0; i < json_array_size(m); i++) {
-        json_t *c = json_object_get(json_array_get(m, i), "content");
-        buf_add(&b, json_string_value(c), json_string_length(c));
-    }
-    struct text_piece piece = {buf_str(&b), b.len, false};
-    int rc = encode(w, t, &(struct encode_args){&piece, 1, 0, max_ids}, "messages", out, e);
-    buf_release(&b);
+    struct jinja_out rendered;
+    jinja_out_init(&rendered);
+    int rc = render(w, p, m, &rendered, e);
+    if (!rc) rc = encode_rendered(w, t, &rendered, max_ids, out, e);
+    jinja_out_release(&rendered);
     json_decref(m);
     return rc;
 }
+
+bool words_has_template(const struct words *w) { return chat_template_found(w->chat_template); }
 
 /* ---- to text ---- */
 
@@ -94,49 +127,23 @@ void words_decode(const struct words *w, const int32_t *ids, size_t n, struct bu
     tokenizer_decode(w->tokenizer, ids, n, false, out);
 }
 
-/* A stop string and how much of it the text ends in (Knuth, Morris, Pratt). */
-struct stop_scan {
-    const struct stop_text *stop;
-    size_t at;
-    uint16_t back[STOP_BYTES_MAX + 1]; /* [n]: the longest proper border of the first n bytes */
-};
-
 struct words_out {
     struct detok detok;
-    const struct params *par;
-    struct buf fresh; /* decoded, not scanned */
-    struct buf held;  /* scanned, and maybe the start of a stop string */
-    int n_scans;
-    struct stop_scan *scans;
+    struct buf fresh; /* decoded, not scanned for stop strings */
+    struct stop_set *stops;
+    struct stop stop;
 };
-
-static void scan_init(struct stop_scan *s, const struct stop_text *stop) {
-    s->stop = stop;
-    s->at = 0;
-    s->back[0] = s->back[1] = 0;
-    for (size_t i = 1, k = 0; i < stop->n; i++) {
-        while (k && stop->s[i] != stop->s[k]) k = s->back[k];
-        if (stop->s[i] == stop->s[k]) k++;
-        s->back[i + 1] = (uint16_t)k;
-    }
-}
-
-/* True when the string is complete with this byte. */
-static bool scan_byte(struct stop_scan *s, char c) {
-    while (s->at && s->stop->s[s->at] != c) s->at = s->back[s->at];
-    if (s->stop->s[s->at] == c) s->at++;
-    return s->at == s->stop->n;
-}
 
 struct words_out *words_out_new(const struct words *w, const struct params *p) {
     struct words_out *o = mem_zalloc(1, sizeof *o);
+    struct stop_string strings[STOPS_MAX];
+    struct err e;
     detok_init(&o->detok, w->tokenizer, p->skip_special_tokens);
-    o->par = p;
     buf_init(&o->fresh, (size_t)1 << 30);
-    buf_init(&o->held, (size_t)1 << 30);
-    o->n_scans = p->n_stop;
-    if (p->n_stop) o->scans = mem_array((size_t)p->n_stop, sizeof *o->scans);
-    for (int i = 0; i < p->n_stop; i++) scan_init(&o->scans[i], &p->stop[i]);
+    for (int i = 0; i < p->n_stop; i++) strings[i] = (struct stop_string){p->stop[i].s, p->stop[i].n};
+    o->stops = stop_set_new(strings, (size_t)p->n_stop, &e);
+    if (!o->stops) BUG("stop strings that passed the field table: %s", e.text);
+    stop_init(&o->stop, o->stops, p->include_stop_str);
     return o;
 }
 
@@ -144,44 +151,15 @@ void words_out_free(struct words_out *o) {
     if (!o) return;
     detok_release(&o->detok);
     buf_release(&o->fresh);
-    buf_release(&o->held);
-    free(o->scans);
+    stop_release(&o->stop);
+    stop_set_free(o->stops);
     free(o);
 }
 
-/* One byte into every scan. Of strings that are complete at the same byte the longest counts: it began first. */
-static int scan_all(struct words_out *o, char c, size_t *most) {
-    int hit = -1;
-    *most = 0;
-    for (int i = 0; i < o->n_scans; i++) {
-        struct stop_scan *s = &o->scans[i];
-        if (scan_byte(s, c) && (hit < 0 || s->stop->n > o->scans[hit].stop->n)) hit = i;
-        if (s->at > *most) *most = s->at;
-    }
-    return hit;
-}
-
-/* Move fresh text through the scans to `text`; what may begin a stop string stays in held. */
 static int flow(struct words_out *o, struct buf *text) {
-    size_t keep = 0;
-    int hit = -1;
-    if (!o->n_scans) {
-        buf_add(text, buf_str(&o->fresh), o->fresh.len);
-        buf_reset(&o->fresh);
-        return -1;
-    }
-    for (size_t i = 0; i < o->fresh.len && hit < 0; i++) {
-        hit = scan_all(o, o->fresh.data[i], &keep);
-        buf_addc(&o->held, o->fresh.data[i]);
-    }
-    if (o->fresh.len) {
-        if (hit >= 0) keep = o->par->include_stop_str ? 0 : o->scans[hit].stop->n;
-        buf_add(text, o->held.data, o->held.len - keep);
-        memmove(o->held.data, o->held.data + o->held.len - keep, keep);
-        o->held.len = keep;
-    }
+    bool hit = stop_push(&o->stop, buf_str(&o->fresh), o->fresh.len, text);
     buf_reset(&o->fresh);
-    return hit;
+    return hit ? o->stop.matched : -1;
 }
 
 int words_out_push(struct words_out *o, int32_t id, struct buf *text) {
@@ -192,6 +170,6 @@ int words_out_push(struct words_out *o, int32_t id, struct buf *text) {
 int words_out_end(struct words_out *o, struct buf *text) {
     detok_finish(&o->detok, &o->fresh);
     int hit = flow(o, text);
-    if (hit < 0) buf_add(text, buf_str(&o->held), o->held.len);
+    if (hit < 0) stop_finish(&o->stop, text);
     return hit;
 }

@@ -9,11 +9,12 @@
 #include "text/ids.h"
 #include "text/tokenizer.h"
 
+struct chat_template;
 struct words;
 struct words_tmp;
 
 /* Both are borrowed and must outlive it. */
-struct words *words_new(const struct tokenizer *tokenizer);
+struct words *words_new(const struct tokenizer *tokenizer, const struct chat_template *chat_template);
 void words_free(struct words *w);
 
 struct words_tmp *words_tmp_new(const struct words *w);

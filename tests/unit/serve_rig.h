@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "serve/serve.h"
 #include "serve/words.h"
+#include "text/template.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -37,6 +38,7 @@ struct rig {
     struct inbox inbox;
     struct front front;
     struct tokenizer *tokenizer;
+    struct chat_template *chat_template;
     struct words *words;
     struct serve *serve;
     pthread_t scheduler, io;
@@ -120,6 +122,20 @@ static void *rig_io(void *arg) {
 static const char *const rig_names[] = {"echo", "org/echo-2", NULL};
 static const int32_t rig_eos[] = {RIG_EOS};
 
+/* A chat template that is nothing but the messages' text, so that prompts are what the tests wrote. */
+static struct chat_template *rig_template(void) {
+    char path[] = "/tmp/minisgl-rig-XXXXXX";
+    const char *text = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    struct err e;
+    int fd = mkstemp(path);
+    if (fd < 0 || write(fd, text, strlen(text)) < 0) abort();
+    close(fd);
+    struct chat_template *t = chat_template_open(NULL, path, &e);
+    unlink(path);
+    if (!t) abort();
+    return t;
+}
+
 static struct rig *rig_open_unready(const struct serve_args *base) {
     struct rig *g = calloc(1, sizeof *g);
     struct serve_args a = *base;
@@ -127,7 +143,8 @@ static struct rig *rig_open_unready(const struct serve_args *base) {
     log_set_level(LOG_ERROR);
     inbox_init(&g->inbox);
     g->tokenizer = tokenizer_bytes(RIG_VOCAB);
-    g->words = words_new(g->tokenizer);
+    g->chat_template = rig_template();
+    g->words = words_new(g->tokenizer, g->chat_template);
     g->front = (struct front){.inbox = &g->inbox, .words = g->words,
                               .env = {.n_vocab = RIG_VOCAB, .max_model_len = RIG_CONTEXT, .names = rig_names,
                                       .temperature = 1, .top_p = 1},
@@ -159,6 +176,7 @@ static void rig_finish(struct rig *g) {
     serve_close(g->serve);
     inbox_release(&g->inbox);
     words_free(g->words);
+    chat_template_free(g->chat_template);
     tokenizer_close(g->tokenizer);
     free(g);
 }
