@@ -147,7 +147,7 @@ static int open_machinery(struct app *a, const struct options *o, struct err *e)
                             .max_prefill = o->max_prefill > 0 ? (int32_t)o->max_prefill : 512,
                             .max_len = room.max_len, .n_pages = room.n_pages,
                             .radix = !strcmp(o->cache_type, "radix"), .stats = &a->stats,
-                            .policy = sched_policy(o->policy), .margin_percent = 3,
+                            .policy = sched_policy(o->policy), .margin_percent = SCHED_MARGIN_PERCENT,
                             .target_itl = (uint64_t)(o->target_itl > 0 ? o->target_itl : 500) * 1000000};
     if (sa.max_running > room.n_pages - 1) sa.max_running = room.n_pages - 1;
     struct engine_args ea = {.config = &a->config, .weights = &a->weights, .maker = &dev_cpu,

@@ -25,6 +25,8 @@ static int32_t check_row(const struct sched *s, const struct seq *q, uint8_t *ow
 void sched_check(struct sched *s) {
     int32_t held = 0, slots = 0, cached = s->radix ? radix_pages(s->radix) : 0;
     uint8_t *owners = mem_zalloc((size_t)s->a.n_pages, 1); /* 1: the cache, 2: a sequence */
+    for (const struct seq *q = s->running.first; q; q = q->next)
+        if (q->node) radix_expect_lock(q->node);
     if (s->radix) radix_check(s->radix, owners);
     for (int32_t i = 0; i < s->a.n_pages; i++)
         if (owners[i] > 1) BUG("page %d lies under two nodes of the cache", i);

@@ -27,8 +27,8 @@ static double attention_params(const struct config *m) {
 
 int cost_init(struct cost *c, const struct config *m, const struct gpu *g, int32_t n_gpus, struct err *e) {
     if (m->n_heads % n_gpus || (m->n_kv_heads % n_gpus && n_gpus % m->n_kv_heads))
-        return err_input(e, "--gpus: %d attention heads and %d KV heads cannot be shared by %d GPUs", m->n_heads, m->n_kv_heads,
-                         n_gpus);
+        return err_input(e, "--gpus: %d attention heads and %d KV heads cannot be shared by %d GPUs", m->n_heads,
+                         m->n_kv_heads, n_gpus);
     double n = n_gpus, kv_heads = m->n_kv_heads >= n_gpus ? m->n_kv_heads / n : 1;
     int32_t moe_layers = 0;
     for (int32_t i = 0; m->layer_moe && i < m->n_layers; i++) moe_layers += m->layer_moe[i];

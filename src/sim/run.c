@@ -1,4 +1,5 @@
-/* run.c: see run.h. One thread owns all; the clock is a number. Refuses requests that can never fit, and counts them. */
+/* run.c: see run.h. One thread owns all; the clock is a number. Refuses requests that can never fit, and counts them.
+ */
 #include "sim/run.h"
 
 #include "base/mem.h"
@@ -39,9 +40,9 @@ struct sim {
     int under_way;
     unsigned turn;
     struct times ttft, itl;
-    uint64_t noted;         /* the moment up to which the gauges were added up */
+    uint64_t noted; /* the moment up to which the gauges were added up */
     double running_sum, queued_sum;
-    uint64_t moment_ns;     /* length of one of out->moment */
+    uint64_t moment_ns; /* length of one of out->moment */
 };
 
 static const int32_t stops[] = {STOP_TOKEN};
@@ -91,7 +92,8 @@ static void coarser(struct sim *s) {
 
 /* The gauges were what they are since s->noted. */
 static void note(struct sim *s, uint64_t until) {
-    int running = s->stats.running, queued = s->stats.waiting, used = s->stats.pages_used, cached = s->stats.pages_cached;
+    int running = s->stats.running, queued = s->stats.waiting, used = s->stats.pages_used,
+        cached = s->stats.pages_cached;
     struct sim_report *out = s->out;
     if (running > out->running_max) out->running_max = running;
     if (queued > out->queued_max) out->queued_max = queued;
@@ -141,8 +143,14 @@ static void add_job(struct sim *s, int32_t i) {
     j->n_out = t->n_out;
     j->high = -1;
     j->arrived = arrival(s, i);
-    j->r = (struct request){.id = (uint64_t)i, .prompt = j->tokens, .n_prompt = t->n_prompt, .max_tokens = max_tokens,
-                            .stop_ids = stops, .n_stop_ids = 1, .outbox = &s->box, .owner = j,
+    j->r = (struct request){.id = (uint64_t)i,
+                            .prompt = j->tokens,
+                            .n_prompt = t->n_prompt,
+                            .max_tokens = max_tokens,
+                            .stop_ids = stops,
+                            .n_stop_ids = 1,
+                            .outbox = &s->box,
+                            .owner = j,
                             .out_tokens = j->tokens + t->n_prompt};
     j->r.sampling.n_logprobs = -1;
     j->r.sampling.seed = (uint64_t)(uintptr_t)j; /* comes back in the batch, with the slot */

@@ -1,8 +1,8 @@
 /* run.h: the real scheduler under a virtual clock: what a trace would have seen.
  *
- * The device is a cost model (cost.h) that answers with made-up tokens: a request's answer ends after as many tokens as it had in
- * the trace, which the scheduler does not know before. With overlap the next step is planned while one runs, as loop.c
- * does it; without, the host's time comes between steps. */
+ * The device is a cost model (cost.h) that answers with made-up tokens: a request's answer ends after as many tokens as
+ * it had in the trace, which the scheduler does not know before. With overlap the next step is planned while one runs,
+ * as loop.c does it; without, the host's time comes between steps. */
 #ifndef MINISGL_SIM_RUN_H
 #define MINISGL_SIM_RUN_H
 #include "sched/sched.h"
@@ -13,12 +13,12 @@
 #include <stdint.h>
 
 struct sim_args {
-    struct sched_args sched;   /* stats is not looked at */
+    struct sched_args sched; /* stats is not looked at */
     const struct cost *cost;
     const struct trace *trace;
-    int32_t max_tokens;        /* what each request asks for at most; at least its answer's real length */
+    int32_t max_tokens; /* what each request asks for at most; at least its answer's real length */
     bool overlap;
-    uint64_t host;             /* ns the host needs for one step */
+    uint64_t host; /* ns the host needs for one step */
 };
 
 struct percentiles {
@@ -36,14 +36,14 @@ struct sim_report {
     double seconds;                /* from the first arrival to the last token */
     double busy;                   /* share of it in which the device computed */
     uint64_t steps, prompt_tokens, output_tokens, cached_tokens;
-    uint64_t computed;             /* positions that steps computed */
-    uint64_t twice;                /* of them, positions computed before for the same request: after it was put back */
-    uint64_t dropped;              /* of them, samples behind the end of an answer */
+    uint64_t computed; /* positions that steps computed */
+    uint64_t twice;    /* of them, positions computed before for the same request: after it was put back */
+    uint64_t dropped;  /* of them, samples behind the end of an answer */
     uint64_t retracted;
     double running_mean, queued_mean;
     int32_t running_max, queued_max;
     struct percentiles ttft, itl;
-    double best_hit;               /* trace_best_hit of what was not refused */
+    double best_hit; /* trace_best_hit of what was not refused */
     struct sim_moment moment[SIM_MOMENTS];
     int32_t n_moments;
 };

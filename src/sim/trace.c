@@ -1,4 +1,5 @@
-/* trace.c: see trace.h. No state. Refuses lines longer than 4 MiB, lengths and times out of range, and unknown formats. */
+/* trace.c: see trace.h. No state. Refuses lines longer than 4 MiB, lengths and times out of range, and unknown formats.
+ */
 #include "sim/trace.h"
 
 #include "base/mem.h"
@@ -17,7 +18,7 @@ enum { LINE_MAX_BYTES = 4 << 20, IDS_MAX = 1 << 20 };
 struct reader {
     struct trace *t;
     size_t cap_req, cap_ids;
-    double scale;       /* seconds of one unit of a time stamp */
+    double scale; /* seconds of one unit of a time stamp */
     struct err *e;
     long line;
 };
@@ -55,7 +56,8 @@ static int json_ids(struct reader *r, const json_t *list, struct trace_request *
     if (list && !json_is_array(list)) return err_input(r->e, "line %ld: hash_ids is not a list", r->line);
     for (size_t i = 0; i < json_array_size(list) && i < most && i < IDS_MAX; i++, q->n_ids++) {
         const json_t *id = json_array_get(list, i);
-        if (!json_is_integer(id)) return err_input(r->e, "line %ld: hash_ids holds something else than whole numbers", r->line);
+        if (!json_is_integer(id))
+            return err_input(r->e, "line %ld: hash_ids holds something else than whole numbers", r->line);
         add_id(r, json_integer_value(id));
     }
     return 0;
@@ -79,9 +81,11 @@ static int json_line(struct reader *r, const char *s, size_t n) {
         r->t->block = 16;
         r->scale = 1;
     }
-    double at = json_at(o, "timestamp") * r->scale, n_prompt = json_at(o, "input_length"), n_out = json_at(o, "output_length");
+    double at = json_at(o, "timestamp") * r->scale, n_prompt = json_at(o, "input_length"),
+           n_out = json_at(o, "output_length");
     if (check_request(r, at, n_prompt, n_out)) goto out;
-    struct trace_request q = {.at = at, .n_prompt = (int32_t)n_prompt, .n_out = n_out < 1 ? 1 : (int32_t)n_out, .ids_at = r->t->n_ids};
+    struct trace_request q = {
+        .at = at, .n_prompt = (int32_t)n_prompt, .n_out = n_out < 1 ? 1 : (int32_t)n_out, .ids_at = r->t->n_ids};
     if (json_ids(r, json_object_get(o, "hash_ids"), &q)) goto out;
     add_request(r, q);
     rc = 0;
@@ -104,12 +108,14 @@ static int csv_line(struct reader *r, const char *s, size_t n) {
     if (n >= sizeof line) return err_input(r->e, "line %ld: longer than a line of this trace can be", r->line);
     memcpy(line, s, n);
     line[n] = 0;
-    if (sscanf(line, "%4d-%2d-%2d %2d:%2d:%lf,%lf,%lf%n", &year, &month, &day, &hour, &minute, &second, &n_prompt, &n_out,
-               &end) != 8 || line[end] || year < 0 || month < 1 || month > 12)
+    if (sscanf(line, "%4d-%2d-%2d %2d:%2d:%lf,%lf,%lf%n", &year, &month, &day, &hour, &minute, &second, &n_prompt,
+               &n_out, &end) != 8 ||
+        line[end] || year < 0 || month < 1 || month > 12)
         return err_input(r->e, "line %ld: expected DATE TIME,tokens,tokens, found '%.60s'", r->line, line);
     double at = days_from(year, month, day) * 86400 + hour * 3600.0 + minute * 60.0 + second;
     if (check_request(r, at, n_prompt, n_out)) return -1;
-    add_request(r, (struct trace_request){.at = at, .n_prompt = (int32_t)n_prompt, .n_out = n_out < 1 ? 1 : (int32_t)n_out});
+    add_request(
+        r, (struct trace_request){.at = at, .n_prompt = (int32_t)n_prompt, .n_out = n_out < 1 ? 1 : (int32_t)n_out});
     return 0;
 }
 
@@ -150,7 +156,8 @@ int trace_parse(struct trace *t, const char *text, size_t n, int32_t limit, stru
             return -1;
         }
     }
-    if (!t->n) return err_input(e, "no requests; expected JSON lines (Mooncake, Qwen-Bailian) or Azure's CSV with its header");
+    if (!t->n)
+        return err_input(e, "no requests; expected JSON lines (Mooncake, Qwen-Bailian) or Azure's CSV with its header");
     sort(t);
     return 0;
 }
@@ -186,7 +193,9 @@ void trace_make(struct trace *t, const struct trace_synthetic *how) {
     uint64_t state = how->seed;
     double at = 0;
     for (int32_t i = 0; i < how->n; i++) {
-        struct trace_request q = {.at = at, .n_prompt = spread(&state, how->n_prompt), .n_out = spread(&state, how->n_out),
+        struct trace_request q = {.at = at,
+                                  .n_prompt = spread(&state, how->n_prompt),
+                                  .n_out = spread(&state, how->n_out),
                                   .ids_at = t->n_ids};
         q.n_ids = (int32_t)(q.n_prompt * how->shared / t->block);
         for (int32_t b = 0; b < q.n_ids; b++) add_id(&r, b);
