@@ -36,7 +36,7 @@ static void make_id(struct job *j) {
     unsigned char r[16];
     random_bytes(r, sizeof r);
     char *at = j->id + snprintf(j->id, sizeof j->id, "%s-", j->par.route == ROUTE_CHAT ? "chatcmpl" : "cmpl");
-    for (size_t i = 0; i < sizeof r; i++) at += sprintf(at, "%02x", r[i]);
+    for (size_t i = 0; i < sizeof r; i++) at += snprintf(at, 3, "%02x", r[i]);
     j->created = time(NULL);
 }
 

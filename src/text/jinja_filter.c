@@ -27,7 +27,7 @@ static size_t name_count(const char *names) {
     return n;
 }
 
-void bind(struct rt *rt, const char *what, const char *names, size_t need, struct call *c, struct val *out) {
+void bind_args(struct rt *rt, const char *what, const char *names, size_t need, struct call *c, struct val *out) {
     size_t n = name_count(names);
     for (size_t i = 0; i < n; i++) out[i] = v_missing();
     if (c->n > n) FAIL("%s takes at most %zu argument(s), %zu were given", what, n, c->n);
@@ -341,7 +341,7 @@ static struct val map_one(struct rt *rt, struct call *c, struct val item) {
         bool has = false;
         for (size_t i = 0; i < c->nkw; i++) has |= str_is(c->kw[i], "attribute");
         if (has) {
-            bind(rt, "map", "attribute|default", 1, c, a);
+            bind_args(rt, "map", "attribute|default", 1, c, a);
             return attr_path(rt, item, a[0], a[1]);
         }
     }
@@ -592,7 +592,7 @@ struct val filter_call(struct rt *rt, int id, struct val in, struct call *c) {
     struct val a[MAX_ARGS];
     jx_charge(&rt->x, 1);
     jx_enter(&rt->x);
-    if (f->names) bind(rt, f->name, f->names, f->need, c, a);
+    if (f->names) bind_args(rt, f->name, f->names, f->need, c, a);
     struct val v = f->fn(rt, in, a, c);
     jx_leave(&rt->x);
     return v;

@@ -97,7 +97,7 @@ static void put_float(struct rt *rt, struct sb *b, struct spec *f, double d) {
     if (f->type == 0 && !repr && isfinite(d)) { /* like g, but a number stays a float to the eye */
         int e = d == 0 ? 0 : (int)floor(log10(fabs(d)));
         char *x = strchr(text, 'e');
-        if (!x && !strchr(text, '.') && e < precision - 1) strcat(text, ".0");
+        if (!x && !strchr(text, '.') && e < precision - 1) memcpy(text + strlen(text), ".0", 3);
         else if (!x && !strchr(text, '.')) {
             char alt[64]; /* as many digits as the precision: Python switches to the exponent one digit earlier */
             snprintf(alt, sizeof alt, "%.*e", precision - 1, fabs(d));
@@ -108,7 +108,7 @@ static void put_float(struct rt *rt, struct sb *b, struct spec *f, double d) {
             text = memcpy(jx_alloc(&rt->x, sizeof alt), alt, sizeof alt);
         }
     }
-    if (percent) strcat(text, "%");
+    if (percent) memcpy(text + strlen(text), "%", 2);
     size_t whole = strspn(text, "0123456789");
     put_number(rt, b, f, signbit(d) && !isnan(d), "", text, whole, 3);
 }

@@ -68,7 +68,7 @@ GLOBAL(g_cycler) {
 
 GLOBAL(g_joiner) {
     struct joiner *j = NEW(&rt->x, struct joiner);
-    bind(rt, "joiner", "sep", 0, c, &j->sep);
+    bind_args(rt, "joiner", "sep", 0, c, &j->sep);
     if (j->sep.t == V_MISSING) j->sep = v_z(&rt->x, ", ");
     return (struct val){.t = V_JOINER, .joiner = j};
 }
@@ -80,7 +80,7 @@ GLOBAL(g_lipsum) {
 
 GLOBAL(g_raise_exception) {
     struct val message;
-    bind(rt, "raise_exception", "message", 1, c, &message);
+    bind_args(rt, "raise_exception", "message", 1, c, &message);
     struct str *s = to_str(rt, message);
     jx_fail(&rt->x, JINJA_RAISED, "%.*s", (int)(s->n < 800 ? s->n : 800), s->p);
 }
@@ -89,7 +89,7 @@ GLOBAL(g_strftime_now) {
     struct val format;
     char text[512], fmt[256];
     struct tm now;
-    bind(rt, "strftime_now", "format", 1, c, &format);
+    bind_args(rt, "strftime_now", "format", 1, c, &format);
     if (format.t != V_STR) FAIL("strftime() argument 1 must be str, not %s", type_name(format));
     if (format.s->n >= sizeof fmt || memchr(format.s->p, 0, format.s->n)) FAIL("strftime_now: a format of this length is refused");
     memcpy(fmt, format.s->p, format.s->n);

@@ -400,7 +400,7 @@ struct val filter_call(struct rt *rt, int id, struct val in, struct call *c);
 bool test_call(struct rt *rt, int id, struct val in, struct call *c);
 bool iter_filter_next(struct rt *rt, struct iter *it, struct val *out);
 /* Fill out[] by the names ("value|default|boolean"; the first `need` are required) from a call; the rest V_MISSING. */
-void bind(struct rt *rt, const char *what, const char *names, size_t need, struct call *c, struct val *out);
+void bind_args(struct rt *rt, const char *what, const char *names, size_t need, struct call *c, struct val *out);
 typedef struct val filter_fn(struct rt *rt, struct val in, struct val *a, struct call *c);
 struct filter {
     const char *name;

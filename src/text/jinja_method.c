@@ -360,7 +360,7 @@ METHOD(cycler_reset) {
 }
 
 #define UNSAFE NULL
-/* names: as in bind(); a leading '/' means that none may be given by keyword; NULL: the call as it is */
+/* names: as in bind_args(); a leading '/' means that none may be given by keyword; NULL: the call as it is */
 static const struct {
     enum vtype t;
     const char *name;
@@ -488,6 +488,6 @@ struct val method_call(struct rt *rt, struct method *m, struct call *c) {
         if (c->nkw) FAIL("%s() takes no keyword arguments", name);
         names++;
     }
-    if (names) bind(rt, name, names, methods[m->id].need, c, a);
+    if (names) bind_args(rt, name, names, methods[m->id].need, c, a);
     return methods[m->id].fn(rt, m->self, a, c);
 }

@@ -20,7 +20,7 @@ static int shortest(double f, char out[40]) { /* the fewest digits that read bac
         if (p == 17 || strtod(out, NULL) == f) break;
     }
     char *e = strchr(out, 'e');
-    int exponent = atoi(e + 1);
+    int exponent = (int)strtol(e + 1, NULL, 10);
     while (e[-1] == '0' && strchr(out, '.') && e - 1 > strchr(out, '.')) e--;
     if (e[-1] == '.') e--;
     *e = 0;

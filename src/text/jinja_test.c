@@ -118,6 +118,6 @@ int test_find(const struct str *name) {
 bool test_call(struct rt *rt, int id, struct val in, struct call *c) {
     struct val arg = v_none();
     jx_charge(&rt->x, 1);
-    bind(rt, tests[id].name, tests[id].arg, tests[id].arg[0] != 0, c, &arg);
+    bind_args(rt, tests[id].name, tests[id].arg, tests[id].arg[0] != 0, c, &arg);
     return tests[id].fn(rt, in, arg);
 }
