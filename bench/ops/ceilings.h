@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 struct ceilings {
     double read_gbs, fma_avx2, fma_avx512, dot_bf16; /* GB/s, GFLOP/s; 0: not on this machine */
@@ -21,7 +22,7 @@ enum { CEIL_BYTES = 768 << 20, CEIL_ITERATIONS = 4000000 };
 
 typedef double peak_fn(long n);
 
-/* 16 chains of multiply-add: more than latency times width on every core so far. */
+/* 12 chains of multiply-add: more than latency times width on every core so far. */
 #define PEAK(name, isa, vec, zero, step)                                                                               \
     __attribute__((target(isa))) static double name(long n) {                                                          \
         vec a[12];                                                                                                     \
@@ -60,17 +61,22 @@ static inline void ceil_peak_piece(void *arg, int32_t piece, int32_t thread) {
     j->sink[piece] = j->fn(CEIL_ITERATIONS);
 }
 
+typedef uint64_t ceil_vec __attribute__((vector_size(32)));
+
 static inline void ceil_read_piece(void *arg, int32_t piece, int32_t thread) {
     (void)thread;
     struct ceil_job *j = arg;
     size_t part = (size_t)CEIL_BYTES / (size_t)j->n & ~(size_t)4095;
-    const uint64_t *p = (const uint64_t *)(const void *)(j->buf + (size_t)piece * part);
-    uint64_t sum = 0;
-    for (size_t i = 0; i < part / 8; i += 8) { /* one word a line: the line is what moves */
-        __builtin_prefetch(p + i + 512, 0, 1);
-        sum ^= p[i];
+    const ceil_vec *p = (const ceil_vec *)(const void *)(j->buf + (size_t)piece * part);
+    ceil_vec a = {0}, b = {0}, c = {0}, d = {0};
+    for (size_t i = 0; i < part / 32; i += 8) {
+        a ^= p[i] ^ p[i + 1];
+        b ^= p[i + 2] ^ p[i + 3];
+        c ^= p[i + 4] ^ p[i + 5];
+        d ^= p[i + 6] ^ p[i + 7];
     }
-    j->sink[piece] = (double)sum;
+    a ^= b ^ c ^ d;
+    j->sink[piece] = (double)(a[0] ^ a[1] ^ a[2] ^ a[3]);
 }
 
 static inline double ceil_best(struct pool *pool, pool_fn *fn, struct ceil_job *j) {
@@ -87,7 +93,8 @@ static inline double ceil_best(struct pool *pool, pool_fn *fn, struct ceil_job *
 static inline void ceilings_measure(struct ceilings *c, struct pool *pool) {
     struct ceil_job j = {.n = pool_threads(pool)};
     memset(c, 0, sizeof *c);
-    char *buf = mem_aligned(4096, CEIL_BYTES);
+    char *buf = mem_aligned(2 << 20, CEIL_BYTES);
+    madvise(buf, CEIL_BYTES, MADV_HUGEPAGE);
     for (size_t i = 0; i < (size_t)CEIL_BYTES / 8; i++) ((uint64_t *)(void *)buf)[i] = i * 0x9e3779b97f4a7c15u | 1;
     j.buf = buf;
     c->read_gbs = (double)CEIL_BYTES / ceil_best(pool, ceil_read_piece, &j) * 1e-9;

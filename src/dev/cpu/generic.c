@@ -14,27 +14,30 @@
 #define V_ANY(m) any(m)
 #define V_DOT(acc, a, b) (acc)
 
-static inline int any(vi m) { return (m[0] | m[1] | m[2] | m[3]) != 0; }
+INLINE int any(vi m) { return (m[0] | m[1] | m[2] | m[3]) != 0; }
 
-static inline void quad(const char *const *row, int64_t at, vu o[4]) {
+INLINE void turn(const char *const *row, int64_t at, vu o[4]) {
     uint32_t a[4][4];
+    UNROLL
     for (int r = 0; r < 4; r++) memcpy(a[r], row[r] + at, 16);
+    UNROLL
     for (int i = 0; i < 4; i++) o[i] = (vu){a[0][i], a[1][i], a[2][i], a[3][i]};
 }
 
-static inline vf v_f16_of(const uint16_t h[4]) {
+INLINE vf v_f16_of(const uint16_t h[4]) {
     return (vf){f16_to_f32(h[0]), f16_to_f32(h[1]), f16_to_f32(h[2]), f16_to_f32(h[3])};
 }
-static inline vf v_f16_lo(vu d) {
+INLINE vf v_f16_lo(vu d) {
     return v_f16_of((uint16_t[]){(uint16_t)d[0], (uint16_t)d[1], (uint16_t)d[2], (uint16_t)d[3]});
 }
-static inline vf v_f16_hi(vu d) { return v_f16_lo(d >> 16); }
-static inline vf v_f16_load(const void *p) {
+INLINE vf v_f16_hi(vu d) { return v_f16_lo(d >> 16); }
+INLINE vf v_f16_load(const void *p) {
     uint16_t h[4];
     memcpy(h, p, sizeof h);
     return v_f16_of(h);
 }
-static inline void v_f16_store(void *p, vf a) {
+INLINE void v_f16_store(void *p, vf a) {
+    UNROLL
     for (int i = 0; i < 4; i++) store_any(p, DT_F16, (size_t)i, a[i]);
 }
 

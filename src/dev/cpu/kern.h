@@ -5,11 +5,11 @@
  *   L, NR, MR             lanes of a vector; a register tile is MR rows by NR vectors
  *   DOT                   1: bf16 weights go through V_DOT(acc, pairs, pairs), a dot product of bf16 pairs
  *   V_FMA(a, b, c)        a * b + c, V_MAX(a, b)  a > b ? a : b, V_ANY(m)  is a lane of the mask set
- *   quad(row, at, o)      from 16 bytes at offset `at` of L rows: o[i] lane r = dword i of row r
+ *   turn(row, at, o)      L rows of L dwords from offset `at`, transposed: o[i] lane r = dword i of row r
  *   v_f16_lo, v_f16_hi    the low and high halves of each dword, f16 to f32; v_f16_load, v_f16_store: L numbers
  *
  * The order of every sum is written down here and is the same on each route: a LINEAR output is one chain over k from 0 (lane =
- * output column; weights are turned 16 bytes of L rows at a time, in registers), whether a few rows take the weights straight
+ * output column; weights are turned L rows by L dwords at a time, in registers), whether a few rows take the weights straight
  * from memory (`direct`) or many rows share a packed panel (`packed`). Attention is the same two products on blocks of 64 positions. */
 #include "dev/cpu/half.h"
 #include "dev/cpu/ops.h"
@@ -17,13 +17,6 @@
 
 #include <math.h>
 #include <string.h>
-
-#define INLINE static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 typedef float vfu __attribute__((vector_size(L * 4), aligned(4), may_alias));
 typedef uint32_t vuu __attribute__((vector_size(L * 4), aligned(4), may_alias));
@@ -33,19 +26,20 @@ typedef uint16_t vhu __attribute__((vector_size(L * 2), aligned(2), may_alias));
 enum {
     W = NR * L,           /* columns of a panel */
     STRIP = 64,           /* columns of a piece */
+    AHEAD_MAX = DOT ? 128 : 64, /* bytes that a step of a register tile prefetches: half of the weights' bytes, in whole lines */
     PANEL_BYTES = 16384,  /* half of a small first-level cache */
     DIRECT_COLS = 32,     /* rows of weights that `direct` reads side by side */
-    DIRECT_ROWS = DOT ? 8 : 4,
+    DIRECT_ROWS = 4, /* `direct` takes so many rows of x; above, packing pays */
     LEVELS = 4,           /* partial sums of the tree of 8 slices that are alive at once */
 };
 
-/* How a weight's dwords are used: four k, or four pairs of k; pairs are multiplied one by one or as a dot product. */
+/* How a weight's dwords are used: a k each, or a pair of k; pairs are multiplied one by one or as a dot product. */
 enum kind { KIND_F32, KIND_BF16, KIND_F16, KIND_DOT };
 
 INLINE enum kind kind_of(enum dtype t) {
     return t == DT_F32 ? KIND_F32 : t == DT_F16 ? KIND_F16 : DOT ? KIND_DOT : KIND_BF16;
 }
-INLINE int32_t quad_k(enum kind kind) { return kind == KIND_F32 ? 4 : 8; }        /* k in 16 bytes */
+INLINE int32_t turn_k(enum kind kind) { return kind == KIND_F32 ? L : 2 * L; } /* k in L dwords */
 INLINE int32_t steps_of(enum kind kind, int32_t k) { return kind == KIND_DOT ? (k + 1) / 2 : k; } /* of a chain */
 
 /* ---- vectors ---- */
@@ -272,56 +266,46 @@ INLINE void cols_set(struct cols *c, const struct view *w, int32_t n, int32_t en
     c->ahead = elem_at(w->data, w->dtype, (int64_t)(n + count) * w->ld);
 }
 
-/* 16 bytes of L rows that may end before: what is missing is zero. */
-static void quad_tail(const char *const *row, int64_t at, size_t bytes, vu o[4]) {
-    char copy[L][16];
+/* The same for rows that end after `bytes`: what is missing is zero. */
+static void turn_tail(const char *const *row, int64_t at, size_t bytes, vu o[L]) {
+    char copy[L][L * 4];
     const char *rows[L];
     memset(copy, 0, sizeof copy);
     for (int r = 0; r < L; r++) {
         memcpy(copy[r], row[r] + at, bytes);
         rows[r] = copy[r];
     }
-    quad(rows, 0, o);
-}
-
-INLINE void quad_any(enum kind kind, const char *const *row, int32_t k, int32_t n_k, vu o[4]) {
-    int64_t size = kind == KIND_F32 ? 4 : 2;
-    if (n_k >= quad_k(kind))
-        quad(row, k * size, o);
-    else
-        quad_tail(row, k * size, (size_t)(n_k * size), o);
+    turn(rows, 0, o);
 }
 
 INLINE vf pair_lo(enum kind kind, vu d) { return kind == KIND_F16 ? v_f16_lo(d) : (vf)(d << 16); }
 INLINE vf pair_hi(enum kind kind, vu d) { return kind == KIND_F16 ? v_f16_hi(d) : (vf)(d & 0xffff0000u); }
 
-/* acc[i] += the weights of one quad times row i of x: four or eight k (n_k when fewer), ascending. x: float32, or bf16 pairs. */
-INLINE void quad_mac(enum kind kind, vf *acc, int32_t m, const vu o[4], const void *x, size_t ldx, int32_t k, int32_t n_k) {
+/* acc[i] += L turned dwords times row i of x, k ascending: turn_k numbers, or n_k when fewer. x: float32, or bf16 pairs. */
+INLINE void turn_mac(enum kind kind, vf *acc, int32_t m, const vu o[L], const void *x, size_t ldx, int32_t n_k) {
+    const float *xf = x;
     UNROLL
-    for (int32_t j = 0; j < 4; j++) {
+    for (int32_t j = 0; j < L; j++) {
         if (kind == KIND_DOT) {
             if (2 * j >= n_k) break;
             UNROLL
             for (int32_t i = 0; i < m; i++) {
                 uint32_t pair;
-                memcpy(&pair, (const uint16_t *)x + (size_t)i * ldx + (size_t)(k + 2 * j), 4);
+                memcpy(&pair, (const uint16_t *)x + (size_t)i * ldx + 2 * j, 4);
                 acc[i] = V_DOT(acc[i], o[j], v_setu(pair));
             }
         } else if (kind == KIND_F32) {
             if (j >= n_k) break;
             UNROLL
-            for (int32_t i = 0; i < m; i++)
-                acc[i] = V_FMA(v_set(((const float *)x)[(size_t)i * ldx + (size_t)(k + j)]), (vf)o[j], acc[i]);
+            for (int32_t i = 0; i < m; i++) acc[i] = V_FMA(v_set(xf[(size_t)i * ldx + (size_t)j]), (vf)o[j], acc[i]);
         } else {
             if (2 * j >= n_k) break;
             vf lo = pair_lo(kind, o[j]), hi = pair_hi(kind, o[j]);
             UNROLL
-            for (int32_t i = 0; i < m; i++)
-                acc[i] = V_FMA(v_set(((const float *)x)[(size_t)i * ldx + (size_t)(k + 2 * j)]), lo, acc[i]);
+            for (int32_t i = 0; i < m; i++) acc[i] = V_FMA(v_set(xf[(size_t)i * ldx + 2 * (size_t)j]), lo, acc[i]);
             if (2 * j + 1 >= n_k) break;
             UNROLL
-            for (int32_t i = 0; i < m; i++)
-                acc[i] = V_FMA(v_set(((const float *)x)[(size_t)i * ldx + (size_t)(k + 2 * j + 1)]), hi, acc[i]);
+            for (int32_t i = 0; i < m; i++) acc[i] = V_FMA(v_set(xf[(size_t)i * ldx + 2 * (size_t)j + 1]), hi, acc[i]);
         }
     }
 }
@@ -346,33 +330,46 @@ INLINE struct slice slice_at(const struct lin_job *j, enum kind kind, int32_t ro
     return c;
 }
 
-/* m rows, DIRECT_COLS columns: acc[m][DIRECT_COLS] = one slice. Weights stream from memory into registers once. */
+/* Where number k of the slice's first row of x lies. */
+INLINE const void *x_at(enum kind kind, const struct slice *s, int32_t k) {
+    return kind == KIND_DOT ? (const void *)((const uint16_t *)s->x + k) : (const void *)((const float *)s->x + k);
+}
+
+/* m rows, DIRECT_COLS columns: out[m][DIRECT_COLS] = one slice. Every line of the weights is read once and whole: rows are often
+ * a power of two apart, so their lines compete for the same few places of the first-level cache and do not stay there.
+ * NOTE: the memory that follows is prefetched in its own order, one line for each line used. */
 INLINE void direct_slice(enum kind kind, int32_t m, const struct cols *c, const struct slice *s, float *out, const char **ahead) {
-    enum { B = DIRECT_COLS / L };
+    enum { B = DIRECT_COLS / L, LINE = 64 / (L * 4) };
     vf acc[B][DIRECT_ROWS];
     UNROLL
     for (int32_t b = 0; b < B; b++) {
         UNROLL
         for (int32_t i = 0; i < m; i++) acc[b][i] = v_set(0);
     }
-    int32_t k = 0, size = kind == KIND_F32 ? 4 : 2, qk = quad_k(kind);
+    int32_t k = 0, size = kind == KIND_F32 ? 4 : 2, tk = turn_k(kind);
     const char *pf = *ahead;
-    for (; k + qk <= s->n_k; k += qk) {
+    for (; k + LINE * tk <= s->n_k; k += LINE * tk) {
         UNROLL
         for (int32_t b = 0; b < B; b++) {
-            vu o[4];
-            quad(c->row + b * L, (int64_t)(s->k0 + k) * size, o);
-            quad_mac(kind, acc[b], m, o, s->x, s->ldx, k, qk);
+            UNROLL
+            for (int32_t l = 0; l < LINE; l++) {
+                vu o[L];
+                turn(c->row + b * L, (int64_t)(s->k0 + k + l * tk) * size, o);
+                turn_mac(kind, acc[b], m, o, x_at(kind, s, k + l * tk), s->ldx, tk);
+            }
+            UNROLL
+            for (int32_t l = 0; l < L; l++) __builtin_prefetch(pf + l * 64, 0, 2);
+            pf += L * 64;
         }
-        UNROLL
-        for (int32_t b = 0; b < DIRECT_COLS * 16; b += 64) __builtin_prefetch(pf + b, 0, 2);
-        pf += DIRECT_COLS * 16;
     }
     *ahead = pf;
-    for (int32_t b = 0; k < s->n_k && b < B; b++) {
-        vu o[4];
-        quad_tail(c->row + b * L, (int64_t)(s->k0 + k) * size, (size_t)((s->n_k - k) * size), o);
-        quad_mac(kind, acc[b], m, o, s->x, s->ldx, k, s->n_k - k);
+    for (; k < s->n_k; k += tk) {
+        int32_t n_k = s->n_k - k < tk ? s->n_k - k : tk;
+        for (int32_t b = 0; b < B; b++) {
+            vu o[L];
+            turn_tail(c->row + b * L, (int64_t)(s->k0 + k) * size, (size_t)(n_k * size), o);
+            turn_mac(kind, acc[b], m, o, x_at(kind, s, k), s->ldx, n_k);
+        }
     }
     UNROLL
     for (int32_t b = 0; b < B; b++) {
@@ -381,42 +378,33 @@ INLINE void direct_slice(enum kind kind, int32_t m, const struct cols *c, const 
     }
 }
 
-#define DIRECT_CASE(kind, m)                                                                                           \
-    case m: direct_slice(kind, m, c, s, out, ahead); break
-#define DIRECT_CASES(kind)                                                                                             \
-    switch (m) {                                                                                                       \
-        DIRECT_CASE(kind, 1);                                                                                          \
-        DIRECT_CASE(kind, 2);                                                                                          \
-        DIRECT_CASE(kind, 3);                                                                                          \
-    default: direct_slice(kind, 4, c, s, out, ahead); break;                                                           \
+#define CASE(kind, m)                                                                                                  \
+    case m: direct_slice(kind, m, c, s, out, ahead); return;
+#define CASES_4(kind, m) CASE(kind, m) CASE(kind, m + 1) CASE(kind, m + 2) CASE(kind, m + 3)
+
+static void direct_f32(int32_t m, const struct cols *c, const struct slice *s, float *out, const char **ahead) {
+    switch (m) { CASES_4(KIND_F32, 1) }
+}
+static void direct_f16(int32_t m, const struct cols *c, const struct slice *s, float *out, const char **ahead) {
+    switch (m) { CASES_4(KIND_F16, 1) }
+}
+static void direct_bf16(int32_t m, const struct cols *c, const struct slice *s, float *out, const char **ahead) {
+    switch (m) {
+#if DOT
+        CASES_4(KIND_DOT, 1)
+#else
+        CASES_4(KIND_BF16, 1)
+#endif
     }
+}
 
 static void direct_any(enum kind kind, int32_t m, const struct cols *c, const struct slice *s, float *out, const char **ahead) {
-#if DOT
-    if (kind == KIND_DOT) {
-        switch (m) {
-            DIRECT_CASE(KIND_DOT, 1);
-            DIRECT_CASE(KIND_DOT, 2);
-            DIRECT_CASE(KIND_DOT, 3);
-            DIRECT_CASE(KIND_DOT, 4);
-            DIRECT_CASE(KIND_DOT, 5);
-            DIRECT_CASE(KIND_DOT, 6);
-            DIRECT_CASE(KIND_DOT, 7);
-        default: direct_slice(KIND_DOT, 8, c, s, out, ahead); break;
-        }
-        return;
-    }
-#else
-    if (kind == KIND_BF16) {
-        DIRECT_CASES(KIND_BF16)
-        return;
-    }
-#endif
-    if (kind == KIND_F32) {
-        DIRECT_CASES(KIND_F32)
-    } else {
-        DIRECT_CASES(KIND_F16)
-    }
+    if (kind == KIND_F32)
+        direct_f32(m, c, s, out, ahead);
+    else if (kind == KIND_F16)
+        direct_f16(m, c, s, out, ahead);
+    else
+        direct_bf16(m, c, s, out, ahead);
 }
 
 /* Add up finished slices in the order of the tree: after slice s the top of the stack folds once for every trailing 1 of s. */
@@ -456,17 +444,23 @@ static void direct(const struct lin_job *j, const struct lin_piece *p, enum kind
     }
 }
 
-/* panel[step][W]: the weights of W rows, k .. k + n_k - 1 (room for whole quads). */
-INLINE void pack(enum kind kind, uint32_t *panel, const char *const *row, int32_t k, int32_t n_k) {
-    int32_t qk = quad_k(kind);
-    for (int32_t i = 0; i < n_k; i += qk) {
+/* panel[step][W]: the weights of W rows, k .. k + n_k - 1 (room for whole turns). */
+INLINE void pack(enum kind kind, uint32_t *panel, const char *const *row, int32_t k, int32_t n_k, const char *ahead) {
+    int32_t tk = turn_k(kind), size = kind == KIND_F32 ? 4 : 2;
+    for (int32_t i = 0; i < n_k; i += tk) {
         UNROLL
         for (int32_t b = 0; b < NR; b++) {
-            vu o[4];
-            quad_any(kind, row + b * L, k + i, n_k - i, o);
+            vu o[L];
+            if (n_k - i >= tk)
+                turn(row + b * L, (int64_t)(k + i) * size, o);
+            else
+                turn_tail(row + b * L, (int64_t)(k + i) * size, (size_t)((n_k - i) * size), o);
+            UNROLL
+            for (int32_t l = 0; l < L * L * 2; l += 64) __builtin_prefetch(ahead + l, 0, 2);
+            ahead += L * L * 2; /* half of what a turn reads; the register tiles fetch the other half */
             uint32_t *to = panel + (size_t)(kind == KIND_DOT ? i / 2 : i) * W + b * L;
             UNROLL
-            for (int32_t q = 0; q < 4; q++) {
+            for (int32_t q = 0; q < L; q++) {
                 if (kind == KIND_DOT || kind == KIND_F32) {
                     *(vuu *)(to + q * W) = o[q];
                 } else {
@@ -478,13 +472,15 @@ INLINE void pack(enum kind kind, uint32_t *panel, const char *const *row, int32_
     }
 }
 
-static void pack_any(enum kind kind, uint32_t *panel, const char *const *row, int32_t k, int32_t n_k) {
+static void pack_any(enum kind kind, uint32_t *panel, const char *const *row, int32_t k, int32_t n_k, const char *ahead) {
     if (kind == KIND_F32)
-        pack(KIND_F32, panel, row, k, n_k);
+        pack(KIND_F32, panel, row, k, n_k, ahead);
     else if (kind == KIND_F16)
-        pack(KIND_F16, panel, row, k, n_k);
+        pack(KIND_F16, panel, row, k, n_k, ahead);
+    else if (kind == KIND_BF16)
+        pack(KIND_BF16, panel, row, k, n_k, ahead);
     else
-        pack(DOT ? KIND_DOT : KIND_BF16, panel, row, k, n_k);
+        pack(DOT ? KIND_DOT : KIND_BF16, panel, row, k, n_k, ahead);
 }
 
 /* The register tile: acc[m][W] (+)= x[m][steps] . panel[steps][W]; a step of x is a float, or a pair of bf16. */
@@ -496,6 +492,8 @@ struct tile_args {
     float *acc;
     size_t lda;
     bool zero;
+    const char *ahead; /* prefetched on the way: ahead_step bytes a step; NULL: nothing */
+    size_t ahead_step;
 };
 
 INLINE void tile(bool dot, int32_t m, const struct tile_args *a) {
@@ -506,7 +504,10 @@ INLINE void tile(bool dot, int32_t m, const struct tile_args *a) {
         for (int32_t b = 0; b < NR; b++) acc[i][b] = a->zero ? v_set(0) : v_load(a->acc + (size_t)i * a->lda + b * L);
     }
     const uint32_t *w = a->panel, *x = a->x;
-    for (int32_t k = 0; k < a->steps; k++, w += W, x++) {
+    const char *ahead = a->ahead;
+    for (int32_t k = 0; k < a->steps; k++, w += W, x++, ahead += a->ahead_step) {
+        UNROLL
+        for (size_t b = 0; b < AHEAD_MAX; b += 64) __builtin_prefetch(ahead + b, 0, 2);
         vu c[NR];
         UNROLL
         for (int32_t b = 0; b < NR; b++) c[b] = *(const vuu *)(w + b * L);
@@ -549,10 +550,13 @@ static void tile_any(bool dot, int32_t m, const struct tile_args *a) {
 
 /* All `rows` rows against one panel. */
 static void tiles(bool dot, int32_t rows, struct tile_args a) {
+    if (!a.ahead) a.ahead = (const char *)a.panel;
     for (int32_t i = 0; i < rows; i += MR) {
         tile_any(dot, rows - i < MR ? rows - i : MR, &a);
         a.x = (const uint32_t *)a.x + MR * a.ldx;
         a.acc += MR * a.lda;
+        a.ahead = (const char *)a.panel; /* once is enough */
+        a.ahead_step = 0;
     }
 }
 
@@ -567,9 +571,8 @@ static void packed(const struct lin_job *j, const struct lin_piece *p, enum kind
             struct slice slice = slice_at(j, kind, p->row0, s);
             for (int32_t k = 0; k < slice.n_k; k += block) {
                 int32_t n_k = slice.n_k - k < block ? slice.n_k - k : block;
-                for (int32_t b = 0; b < n_k * size * W; b += 64) __builtin_prefetch(c.ahead + b, 0, 2);
-                c.ahead += n_k * size * W;
-                pack_any(kind, panel, c.row, slice.k0 + k, n_k);
+                size_t half = (size_t)(n_k * size * W) / 2;
+                pack_any(kind, panel, c.row, slice.k0 + k, n_k, c.ahead);
                 tiles(kind == KIND_DOT, rows,
                       (struct tile_args){.panel = panel,
                                          .x = (const uint32_t *)slice.x + (kind == KIND_DOT ? k / 2 : k),
@@ -577,7 +580,10 @@ static void packed(const struct lin_job *j, const struct lin_piece *p, enum kind
                                          .steps = steps_of(kind, n_k),
                                          .acc = acc + (size_t)top * level,
                                          .lda = W,
-                                         .zero = k == 0});
+                                         .zero = k == 0,
+                                         .ahead = c.ahead + half,
+                                         .ahead_step = half / (size_t)steps_of(kind, n_k)});
+                c.ahead += 2 * half;
             }
             top = fold(acc, level, top, s);
         }
@@ -595,7 +601,7 @@ static void linear(const struct lin_job *j, int32_t piece, void *scratch) {
     enum kind kind = kind_of(j->w[p.view].dtype);
     int32_t rows = p.row1 - p.row0;
     float *acc = (float *)(void *)((char *)scratch + PANEL_BYTES);
-    if (rows <= (kind == KIND_DOT ? DIRECT_ROWS : 4))
+    if (rows <= DIRECT_ROWS)
         direct(j, &p, kind, acc);
     else
         packed(j, &p, kind, scratch, acc);
@@ -624,7 +630,7 @@ struct att {
 };
 
 static size_t att_scratch(int32_t rows, int32_t head_dim) {
-    size_t d = ((size_t)head_dim + 7) & ~(size_t)7, dp = ((size_t)head_dim + W - 1) / W * W, r = (size_t)rows;
+    size_t d = ((size_t)head_dim + 31) & ~(size_t)31, dp = ((size_t)head_dim + W - 1) / W * W, r = (size_t)rows;
     return 4 * (ATT_BLOCK * (d + dp) + r * (d + ATT_BLOCK + dp + 2)) + 64;
 }
 
@@ -634,7 +640,7 @@ static void att_init(struct att *a, const struct att_job *j, int32_t piece, void
     a->d = j->head_dim;
     a->dp = (a->d + W - 1) / W * W;
     a->rows = (a->p.t1 - a->p.t0) * a->p.n_q;
-    size_t d = ((size_t)a->d + 7) & ~(size_t)7, rows = (size_t)a->rows;
+    size_t d = ((size_t)a->d + 31) & ~(size_t)31, rows = (size_t)a->rows;
     a->k = scratch;
     a->v = a->k + ATT_BLOCK * d;
     a->acc = (float *)(void *)(a->v + ATT_BLOCK * a->dp);
@@ -659,12 +665,7 @@ static void att_pack(struct att *a, int32_t first, int32_t n_valid) {
     for (int32_t i = 0; i < ATT_BLOCK; i++) row[i] = i < n_valid ? kv_row(j, a->p.seq, a->p.head, first + i) : zeros;
     for (int32_t i = 0; i < ATT_BLOCK; i += W) {
         uint32_t *to = a->k + (size_t)i * (size_t)a->d;
-        if (kind == KIND_F32)
-            pack(KIND_F32, to, row + i, 0, a->d);
-        else if (kind == KIND_F16)
-            pack(KIND_F16, to, row + i, 0, a->d);
-        else
-            pack(KIND_BF16, to, row + i, 0, a->d);
+        pack_any(kind, to, row + i, 0, a->d, row[i]);
     }
     for (int32_t i = 0; i < ATT_BLOCK; i++) {
         const char *v = row[i] == zeros ? zeros : row[i] + j->v_at;

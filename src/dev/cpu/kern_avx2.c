@@ -15,9 +15,10 @@
 #define V_ANY(m) (!_mm256_testz_si256((__m256i)(m), (__m256i)(m)))
 #define V_DOT(acc, a, b) (acc)
 
-/* Rows r and r + 4 share a register, one in each half; then two rounds of unpacking. */
-static inline void quad(const char *const *row, int64_t at, vu o[4]) {
+/* Four dwords of eight rows: rows r and r + 4 share a register, one in each half; then two rounds of unpacking. */
+INLINE void turn_4(const char *const *row, int64_t at, vu o[4]) {
     __m256i a[4];
+    UNROLL
     for (int r = 0; r < 4; r++) {
         __m128i lo = _mm_loadu_si128((const __m128i *)(const void *)(row[r] + at));
         a[r] = _mm256_inserti128_si256(_mm256_castsi128_si256(lo),
@@ -31,16 +32,21 @@ static inline void quad(const char *const *row, int64_t at, vu o[4]) {
     o[3] = (vu)_mm256_unpackhi_epi64(t1, t3);
 }
 
-static inline vf v_f16_load(const void *p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
-static inline void v_f16_store(void *p, vf a) {
+INLINE void turn(const char *const *row, int64_t at, vu o[8]) {
+    turn_4(row, at, o);
+    turn_4(row, at + 16, o + 4);
+}
+
+INLINE vf v_f16_load(const void *p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+INLINE void v_f16_store(void *p, vf a) {
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph((__m256)a, _MM_FROUND_TO_NEAREST_INT));
 }
-static inline vf v_f16_lo(vu d) {
+INLINE vf v_f16_lo(vu d) {
     const __m256i even = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1, 0, 1, 4, 5, 8, 9, 12, 13,
                                           -1, -1, -1, -1, -1, -1, -1, -1);
     __m256i h = _mm256_permute4x64_epi64(_mm256_shuffle_epi8((__m256i)d, even), 0x08);
     return (vf)_mm256_cvtph_ps(_mm256_castsi256_si128(h));
 }
-static inline vf v_f16_hi(vu d) { return v_f16_lo(d >> 16); }
+INLINE vf v_f16_hi(vu d) { return v_f16_lo(d >> 16); }
 
 #include "dev/cpu/kern.h"

@@ -3,6 +3,14 @@
 #define MINISGL_DEV_CPU_VEC_H
 #include <stdint.h>
 
+/* -O2 leaves loops over registers rolled, and the registers in memory. */
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 64")
+#endif
+
 typedef float vf __attribute__((vector_size(L * 4)));
 typedef int32_t vi __attribute__((vector_size(L * 4)));
 typedef uint32_t vu __attribute__((vector_size(L * 4)));
