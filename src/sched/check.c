@@ -32,7 +32,12 @@ void sched_check(struct sched *s) {
         if (owners[i] > 1) BUG("page %d lies under two nodes of the cache", i);
     for (const struct seq *q = s->running.first; q; q = q->next, slots++) held += check_row(s, q, owners);
     for (int32_t i = 1; i < s->a.n_pages; i++)
-        if ((owners[i] != 0) != (s->pool.taken[i] != 0)) BUG("page %d: taken %d, owner %d", i, s->pool.taken[i], owners[i]);
+        if ((owners[i] != 0) != (s->pool.taken[i] != 0))
+            BUG("page %d: taken %d, owner %d", i, s->pool.taken[i], owners[i]);
+    for (const struct seq *q = s->waiting.first; q; q = q->next)
+        if (q->passed > SCHED_PASSED_MOST || q->slot >= 0 || q->in_flight || q->finish != FINISH_NONE)
+            BUG("a waiting request was passed over %d times, has slot %d and %d steps", q->passed, q->slot,
+                q->in_flight);
     free(owners);
     if (held + cached + s->pool.n_free != s->a.n_pages - 1)
         BUG("pages: %d held + %d cached + %d free != %d", held, cached, s->pool.n_free, s->a.n_pages - 1);

@@ -9,7 +9,7 @@
 enum { LENGTH_BUCKETS = 160, LENGTHS_ENOUGH = 16, LENGTHS_FADE = 2048 };
 
 struct lengths {
-    float count[LENGTH_BUCKETS], sum[LENGTH_BUCKETS]; /* answers, and their tokens */
+    float count[LENGTH_BUCKETS], sum[LENGTH_BUCKETS];                     /* answers, and their tokens */
     float above_count[LENGTH_BUCKETS + 1], above_sum[LENGTH_BUCKETS + 1]; /* of this bucket and all longer ones */
     uint32_t n;
 };

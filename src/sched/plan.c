@@ -29,8 +29,8 @@ static bool make_room(struct sched *s, struct seq *q, int32_t n_tokens, const st
 
 static void add_entry(struct sched *s, struct seq *q, int32_t n_tokens, struct batch *b) {
     for (; q->dirty_from < q->n_pages; q->dirty_from++)
-        batch_pages(b)[b->n_pages++] = (struct batch_page){
-            .slot = q->slot, .index = q->dirty_from, .page = page_row(s, q->slot)[q->dirty_from]};
+        batch_pages(b)[b->n_pages++] =
+            (struct batch_page){.slot = q->slot, .index = q->dirty_from, .page = page_row(s, q->slot)[q->dirty_from]};
     struct batch_seq *e = &batch_seqs(b)[b->n_seqs++];
     *e = (struct batch_seq){.slot = q->slot, .pos = q->n_done, .n_tokens = n_tokens, .token_at = -1, .row = -1};
     if (q->n_done < q->n_given) {
@@ -99,6 +99,7 @@ static void admit(struct sched *s, struct batch *b) {
         batch_slots(b)[b->n_slots++] = (struct batch_slot){.slot = q->slot, .sampling = q->req->sampling};
         share_begin(s, q);
         plan_chunk(s, q, b);
+        s->outlook.known = false;
     }
 }
 
@@ -111,17 +112,18 @@ static void break_deadlock(struct sched *s, struct batch *b) {
 
 /* ---- who is gone before the step ---- */
 
-static bool expired(const struct sched *s, const struct request *r) {
-    return r->deadline && r->deadline <= s->now;
-}
+static bool expired(const struct sched *s, const struct request *r) { return r->deadline && r->deadline <= s->now; }
 
 static void drop_from(struct sched *s, struct seq_list *l) {
     for (struct seq *q = l->first, *next; q; q = next) {
         next = q->next;
         if (q->finish != FINISH_NONE) continue;
-        if (atomic_load_explicit(&q->req->cancelled, memory_order_relaxed)) seq_finish(s, q, FINISH_ABORT);
-        else if (expired(s, q->req)) seq_finish(s, q, FINISH_TIMEOUT);
-        else if (q->req->deadline && q->req->deadline < s->next_deadline) s->next_deadline = q->req->deadline;
+        if (atomic_load_explicit(&q->req->cancelled, memory_order_relaxed))
+            seq_finish(s, q, FINISH_ABORT);
+        else if (expired(s, q->req))
+            seq_finish(s, q, FINISH_TIMEOUT);
+        else if (q->req->deadline && q->req->deadline < s->next_deadline)
+            s->next_deadline = q->req->deadline;
     }
 }
 
@@ -136,8 +138,8 @@ static void drop_cancelled(struct sched *s) {
 /* ---- the step ---- */
 
 static void note_flight(struct sched *s, const struct batch *b) {
-    s->flight[s->n_flight++] = (struct flight){
-        .at = s->now, .n_decodes = b->n_tokens - b->n_given, .n_chunk = b->n_given};
+    s->flight[s->n_flight++] =
+        (struct flight){.at = s->now, .n_decodes = b->n_tokens - b->n_given, .n_chunk = b->n_given};
     struct stats *st = s->a.stats;
     if (!st) return;
     atomic_fetch_add_explicit(&st->steps, 1, memory_order_relaxed);
@@ -148,7 +150,7 @@ bool sched_plan(struct sched *s, struct batch *b, uint64_t now) {
     s->now = now;
     batch_reset(b, s->step + 1);
     drop_cancelled(s);
-    s->retracted = false;
+    s->retracted = s->outlook.known = false;
     bool prompts_first = policy_prefill_first(s);
     if (!prompts_first) plan_decodes(s, b);
     plan_chunks(s, b);

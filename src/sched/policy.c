@@ -8,7 +8,8 @@
 
 #include <string.h>
 
-enum { LOOK_AT = 64, PASSED_MOST = 8 };
+/* Waiting requests that are looked at: to rank them, and for one that fits. */
+enum { RANK = 64, LOOK_AT = 16, PASSED_MOST = SCHED_PASSED_MOST };
 
 static const struct policy {
     const char *name;
@@ -33,65 +34,77 @@ bool policy_prefill_first(const struct sched *s) { return policy_of(s)->prefill_
 
 /* ---- does it fit? ---- */
 
-static bool fits_whole(struct sched *s, const struct seq *q) {
-    int32_t unheld, have = share_peek(s, q, &unheld);
-    int64_t need = pages_for(s, q->req->n_prompt + q->req->max_tokens) - have + unheld;
-    for (const struct seq *r = s->running.first; r; r = r->next)
-        if (r->finish == FINISH_NONE) need += pages_for(s, r->req->n_prompt + r->req->max_tokens) - r->n_pages;
-    return need <= share_available(s);
-}
-
 /* Expected peak: at time t (tokens from now) the answers expected to last t or longer have grown by t each, and the
- * shorter ones have given back their own pages. Buckets by expected rest, longest first. */
-struct growth {
-    int32_t n[LENGTH_BUCKETS];      /* sequences whose rest lies in the bucket */
-    int64_t own[LENGTH_BUCKETS];    /* their own pages by now, prompts counted whole */
-    int64_t start;                  /* pages that will be held once all prompts are computed */
-};
-
-static void grow_by(const struct sched *s, struct growth *g, const struct seq *q, int64_t own) {
-    int32_t most = q->req->max_tokens, b = length_bucket(lengths_rest(&s->lengths, q->n_out, most));
-    g->n[b]++;
-    g->own[b] += own;
+ * shorter ones have given back their own pages. Buckets by expected rest, shortest first. */
+static void outlook_add(const struct sched *s, struct outlook *o, const struct seq *q, int64_t own) {
+    int32_t b = length_bucket(lengths_rest(&s->lengths, q->n_out, q->req->max_tokens));
+    o->n[b]++;
+    o->own[b] += own;
+    if (b < o->first) o->first = b;
+    if (b > o->last) o->last = b;
 }
 
-static bool fits_expected(struct sched *s, const struct seq *q) {
-    int32_t unheld, have = share_peek(s, q, &unheld), own = pages_for(s, q->n_given + 1) - have;
-    struct growth g = {.start = s->a.n_pages - 1 - share_available(s) + unheld + own};
+static void make_outlook(struct sched *s) {
+    struct outlook *o = &s->outlook;
+    *o = (struct outlook){
+        .known = true, .start = s->a.n_pages - 1 - share_available(s), .first = LENGTH_BUCKETS, .last = -1};
     for (const struct seq *r = s->running.first; r; r = r->next) {
         if (r->finish != FINISH_NONE) continue;
         int32_t to_come = pages_for(s, r->n_given + 1) - r->n_pages;
-        if (to_come > 0) g.start += to_come;
-        grow_by(s, &g, r, r->n_pages - r->n_shared + (to_come > 0 ? to_come : 0));
+        if (to_come < 0) to_come = 0;
+        o->start += to_come;
+        o->whole += pages_for(s, r->req->n_prompt + r->req->max_tokens) - r->n_pages;
+        outlook_add(s, o, r, r->n_pages - r->n_shared + to_come);
     }
-    grow_by(s, &g, q, own);
-    int64_t gone = 0, alive = s->running.n + 1, room = s->a.n_pages - 1;
+}
+
+static bool fits_whole(const struct sched *s, const struct seq *q) {
+    int64_t need = pages_for(s, q->req->n_prompt + q->req->max_tokens) - q->peek.n_pages + q->peek.n_unheld;
+    return s->outlook.whole + need <= share_available(s);
+}
+
+static bool fits_expected(const struct sched *s, const struct seq *q) {
+    const struct outlook *o = &s->outlook;
+    int32_t own = pages_for(s, q->n_given + 1) - q->peek.n_pages;
+    int32_t mine = length_bucket(lengths_rest(&s->lengths, q->n_out, q->req->max_tokens));
+    int64_t start = o->start + q->peek.n_unheld + own, alive = s->running.n + 1, room = s->a.n_pages - 1;
     room -= room * s->a.margin_percent / 100;
-    for (int32_t b = 0; b < LENGTH_BUCKETS; b++) {
-        if (!g.n[b]) continue;
-        int64_t grown = alive * ((int64_t)length_of_bucket(b) / s->a.page_size + 1);
-        if (g.start - gone + grown > room) return false;
-        gone += g.own[b];
-        alive -= g.n[b];
+    if (start > room) return false;
+    int32_t last = mine > o->last ? mine : o->last;
+    for (int32_t b = mine < o->first ? mine : o->first; b <= last; b++) {
+        int32_t n = o->n[b] + (b == mine);
+        if (!n) continue;
+        if (start + alive * ((int64_t)length_of_bucket(b) / s->a.page_size + 1) > room) return false;
+        start -= o->own[b] + (b == mine ? own : 0);
+        alive -= n;
     }
     return true;
 }
 
-static bool fits(struct sched *s, const struct seq *q) {
-    if (!s->running.n) return true; /* alone everything fits: checked at the front door */
+static bool fits_by_peek(const struct sched *s, const struct seq *q) {
     return policy_of(s)->reserve_whole ? fits_whole(s, q) : fits_expected(s, q);
+}
+
+/* By what the cache had lately; a yes is made sure of by what it has now. */
+static bool fits(struct sched *s, struct seq *q) {
+    if (!s->running.n) return true; /* alone everything fits: checked at the front door */
+    if (!s->outlook.known) make_outlook(s);
+    share_peek(s, q, q == s->waiting.first);
+    if (!fits_by_peek(s, q)) return false;
+    share_peek(s, q, true);
+    return fits_by_peek(s, q);
 }
 
 /* ---- who is next? ---- */
 
-/* Rank by cached prefix: the best of the first LOOK_AT, unless somebody waited long enough. */
+/* Rank by cached prefix: the best of the first RANK, unless somebody waited long enough. */
 static struct seq *longest_prefix(struct sched *s) {
     struct seq *best = s->waiting.first;
-    int32_t most = -1, left = LOOK_AT;
+    int32_t most = -1, left = RANK;
     for (struct seq *q = s->waiting.first; q && left-- > 0; q = q->next) {
-        int32_t unheld, n = share_peek(s, q, &unheld);
         if (q->passed >= PASSED_MOST) return q;
-        if (n > most) most = n, best = q;
+        share_peek(s, q, false);
+        if (q->peek.n_pages > most) most = q->peek.n_pages, best = q;
     }
     return best;
 }
@@ -101,17 +114,11 @@ static struct seq *pass_over(struct sched *s, struct seq *chosen) {
     return chosen;
 }
 
-static bool may_overtake(const struct sched *s, const struct seq *q) {
-    for (const struct seq *r = s->waiting.first; r != q; r = r->next)
-        if (r->passed >= PASSED_MOST) return false;
-    return true;
-}
-
 struct seq *policy_next(struct sched *s) {
     if (!s->waiting.first || !s->n_free_slots) return NULL;
     if (policy_of(s)->longest_prefix) {
         struct seq *q = longest_prefix(s);
-        if (may_overtake(s, q) && fits(s, q)) return pass_over(s, q);
+        if (fits(s, q)) return pass_over(s, q);
     }
     int32_t left = policy_of(s)->reserve_whole ? 1 : LOOK_AT;
     for (struct seq *q = s->waiting.first; q && left-- > 0; q = q->next) {

@@ -1,5 +1,6 @@
 /* sched.c: the life of a sequence: added, committed, put back, finished, told. State belongs to the scheduler thread.
- * Refuses nothing at run time: what does not fit was refused at the front door, and pressure only makes requests wait. */
+ * Refuses nothing at run time: what does not fit was refused at the front door, and pressure only makes requests wait.
+ */
 #include "base/err.h"
 #include "base/mem.h"
 #include "flow/mail.h"
@@ -63,17 +64,33 @@ struct sched *sched_new(const struct sched_args *args) {
     return s;
 }
 
-static void free_list(struct seq_list *l) {
-    for (struct seq *q = l->first, *next; q; q = next) {
+static void free_list(struct seq *q) {
+    for (struct seq *next; q; q = next) {
         next = q->next;
         free(q);
     }
 }
 
+static struct seq *seq_new(struct sched *s) {
+    struct seq *q = s->spare;
+    if (q)
+        s->spare = q->next;
+    else
+        q = mem_alloc(sizeof *q);
+    *q = (struct seq){.slot = -1};
+    return q;
+}
+
+static void seq_free(struct sched *s, struct seq *q) {
+    q->next = s->spare;
+    s->spare = q;
+}
+
 void sched_free(struct sched *s) {
     if (!s) return;
-    free_list(&s->waiting);
-    free_list(&s->running);
+    free_list(s->waiting.first);
+    free_list(s->running.first);
+    free_list(s->spare);
     radix_free(s->radix);
     pool_release(&s->pool);
     free(s->tokens);
@@ -92,9 +109,8 @@ void sched_add(struct sched *s, struct request *r) {
     if (r->n_prompt < 1 || r->max_tokens < 1 || r->n_prompt > s->a.max_len - r->max_tokens)
         BUG("request %llu: %d prompt tokens and %d to make do not fit %d", (unsigned long long)r->id, r->n_prompt,
             r->max_tokens, s->a.max_len);
-    struct seq *q = mem_zalloc(1, sizeof *q);
+    struct seq *q = seq_new(s);
     q->req = r;
-    q->slot = -1;
     q->n_given = r->n_prompt;
     r->sched = q;
     if (r->deadline && r->deadline < s->next_deadline) s->next_deadline = r->deadline;
@@ -114,11 +130,11 @@ static void free_slot(struct sched *s, struct seq *q) {
 static void count(struct sched *s, enum finish f) {
     struct stats *st = s->a.stats;
     if (!st) return;
-    atomic_uint_fast64_t *c = f == FINISH_STOP     ? &st->finished_stop
-                              : f == FINISH_LENGTH ? &st->finished_length
-                              : f == FINISH_ABORT  ? &st->finished_abort
+    atomic_uint_fast64_t *c = f == FINISH_STOP      ? &st->finished_stop
+                              : f == FINISH_LENGTH  ? &st->finished_length
+                              : f == FINISH_ABORT   ? &st->finished_abort
                               : f == FINISH_TIMEOUT ? &st->finished_timeout
-                                                   : &st->finished_error;
+                                                    : &st->finished_error;
     atomic_fetch_add_explicit(c, 1, memory_order_relaxed);
 }
 
@@ -129,6 +145,7 @@ static void put_back(struct sched *s, struct seq *q) {
     q->retract = false;
     q->n_given = q->req->n_prompt + q->n_out;
     q->n_done = q->n_kv = 0;
+    q->peek.version = 0;
     s->retracted = true;
     seq_list_add(&s->waiting, q, true);
     if (s->a.stats) atomic_fetch_add_explicit(&s->a.stats->retracted, 1, memory_order_relaxed);
@@ -139,7 +156,7 @@ void seq_settle(struct sched *s, struct seq *q) {
     if (q->in_flight > 0) return;
     if (q->finish != FINISH_NONE) {
         free_slot(s, q);
-        if (!q->req) free(q); /* else sched_flush still has to tell */
+        if (!q->req) seq_free(s, q); /* else sched_flush still has to tell */
     } else if (q->retract) {
         put_back(s, q);
     }
@@ -167,6 +184,8 @@ void sched_flush_cache(struct sched *s) {
 void sched_gauges(struct sched *s) {
     struct stats *st = s->a.stats;
     if (!st) return;
+    if (s->n_generated) atomic_fetch_add_explicit(&st->generated_tokens, s->n_generated, memory_order_relaxed);
+    s->n_generated = 0;
     atomic_store_explicit(&st->running, s->running.n, memory_order_relaxed);
     atomic_store_explicit(&st->waiting, s->waiting.n, memory_order_relaxed);
     atomic_store_explicit(&st->pages_used, s->a.n_pages - 1 - share_available(s), memory_order_relaxed);
@@ -192,10 +211,13 @@ static void take_token(struct sched *s, struct seq *q, const struct result_row *
     if (r->out_logprobs) r->out_logprobs[q->n_out] = row->logprobs;
     q->n_out++;
     tell(s, q);
-    if (s->a.stats) atomic_fetch_add_explicit(&s->a.stats->generated_tokens, 1, memory_order_relaxed);
-    if (is_stop(r, id)) seq_finish(s, q, FINISH_STOP);
-    else if (q->n_out >= r->max_tokens) seq_finish(s, q, FINISH_LENGTH);
-    else seq_settle(s, q);
+    s->n_generated++;
+    if (is_stop(r, id))
+        seq_finish(s, q, FINISH_STOP);
+    else if (q->n_out >= r->max_tokens)
+        seq_finish(s, q, FINISH_LENGTH);
+    else
+        seq_settle(s, q);
 }
 
 static void learn_pace(struct sched *s, uint64_t now) {
@@ -219,8 +241,10 @@ void sched_commit(struct sched *s, const struct batch *b, const struct result *r
         if (e->pos + e->n_tokens > q->n_kv) q->n_kv = e->pos + e->n_tokens;
         if (was_prompt && q->n_kv >= q->n_given && q->finish == FINISH_NONE) share_computed(s, q);
         if (e->row >= 0) q->n_sampling--;
-        if (e->row >= 0 && q->finish == FINISH_NONE) take_token(s, q, &res->rows[e->row]); /* may settle it */
-        else seq_settle(s, q);
+        if (e->row >= 0 && q->finish == FINISH_NONE)
+            take_token(s, q, &res->rows[e->row]); /* may settle it */
+        else
+            seq_settle(s, q);
     }
     sched_gauges(s);
 }
@@ -249,9 +273,8 @@ void sched_flush(struct sched *s) {
         outbox_post(box, q->req);
         if (q->finish == FINISH_NONE) continue;
         q->req = NULL;
-        if (q->slot < 0) free(q); /* else settle frees it, when the step that still holds it is committed */
+        if (q->slot < 0) seq_free(s, q); /* else settle frees it, when the step that still holds it is committed */
     }
     if (box) outbox_unlock(box);
     s->news = NULL;
 }
-

@@ -1,5 +1,6 @@
 /* sched.h: who computes what in the next step. Pure C on integers: no device, no model, no text; it runs as well
- * under a simulator's clock. One thread owns it (the scheduler's); nothing here locks (but outboxes, in sched_flush) or waits.
+ * under a simulator's clock. One thread owns it (the scheduler's); nothing here locks (but outboxes, in sched_flush) or
+ * waits.
  *
  * The life of a request:
  *
@@ -7,15 +8,15 @@
  *                   ^                             |  |
  *                   '---- retracted: no pages ----'  '-- finish known --> leaving --> gone
  *
- * A step is planned (sched_plan fills a batch), launched by the caller, and later committed with its result. At most two
- * steps are planned and not committed (overlap scheduling): a sequence may so be planned once more after the token
+ * A step is planned (sched_plan fills a batch), launched by the caller, and later committed with its result. At most
+ * two steps are planned and not committed (overlap scheduling): a sequence may so be planned once more after the token
  * that ends it; that token is dropped. Slot and pages are freed exactly once, when a leaving
  * sequence is in no planned step any more.
  *
- * A step holds all running sequences' decodes first, then prompt chunks: up to max_prefill tokens in all, or, beside decodes,
- * as many as keep the step within target_itl by what steps have cost lately. Admission over-commits by what answers have
- * turned out to need (policy.c); when pages run out after all, the youngest sequence is put back and later redone
- * from its tokens: nobody sees it but the clock. */
+ * A step holds all running sequences' decodes first, then prompt chunks: up to max_prefill tokens in all, or, beside
+ * decodes, as many as keep the step within target_itl by what steps have cost lately. Admission over-commits by what
+ * answers have turned out to need (policy.c); when pages run out after all, the youngest sequence is put back and later
+ * redone from its tokens: nobody sees it but the clock. */
 #ifndef MINISGL_SCHED_SCHED_H
 #define MINISGL_SCHED_SCHED_H
 #include "flow/batch.h"
@@ -28,10 +29,13 @@
 /* margin_percent that traces have shown to be enough (bench/results). */
 enum { SCHED_MARGIN_PERCENT = 3 };
 
+/* Younger requests that may be admitted before one that waits. */
+enum { SCHED_PASSED_MOST = 8 };
+
 struct sched_args {
-    int32_t max_running;    /* slots */
-    int32_t max_prefill;    /* prompt tokens of one step, less its decodes */
-    int32_t max_len;        /* tokens of one sequence; n_pages must hold one such sequence */
+    int32_t max_running; /* slots */
+    int32_t max_prefill; /* prompt tokens of one step, less its decodes */
+    int32_t max_len;     /* tokens of one sequence; n_pages must hold one such sequence */
     int32_t page_size;
     int32_t n_pages;        /* the dummy page 0 included */
     int32_t policy;         /* sched_policy() */

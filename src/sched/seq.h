@@ -10,31 +10,46 @@
 enum seq_state { SEQ_WAITING, SEQ_RUNNING };
 
 struct seq {
-    struct request *req;     /* NULL once its finish was published: it belongs to the front end again */
+    struct request *req; /* NULL once its finish was published: it belongs to the front end again */
     enum seq_state state;
     struct seq *prev, *next; /* in the waiting queue, or in the running list (oldest admission first) */
     int32_t slot;            /* while running */
-    int32_t n_given;         /* tokens the host feeds: the prompt, and after a retraction what was generated before it */
-    int32_t n_done;          /* positions whose keys and values are computed or planned */
-    int32_t n_out;           /* generated tokens known; published by sched_flush */
-    int32_t n_sampling;      /* samples planned and not committed */
-    int32_t in_flight;       /* planned and not committed steps that hold this sequence */
-    int32_t n_kv;            /* positions whose keys and values a committed step computed */
-    int32_t n_pages;         /* of the slot's row of pages */
-    int32_t n_shared;        /* of them, the first ones, the prefix cache's; the rest is the sequence's own */
-    int32_t dirty_from;      /* the device does not know the row from here on */
-    int32_t n_cached;        /* prompt tokens that the prefix cache had at admission */
-    int32_t passed;          /* times that a younger request was admitted before this one */
-    struct radix_node *root, *node; /* while running, with a cache: the salt's root; the locked end of the shared part */
-    enum finish finish;      /* not FINISH_NONE: leaving */
-    bool retract;            /* to be put back once in no step */
-    bool news;               /* in the list for sched_flush */
+    int32_t n_given;    /* tokens the host feeds: the prompt, and after a retraction what was generated before it */
+    int32_t n_done;     /* positions whose keys and values are computed or planned */
+    int32_t n_out;      /* generated tokens known; published by sched_flush */
+    int32_t n_sampling; /* samples planned and not committed */
+    int32_t in_flight;  /* planned and not committed steps that hold this sequence */
+    int32_t n_kv;       /* positions whose keys and values a committed step computed */
+    int32_t n_pages;    /* of the slot's row of pages */
+    int32_t n_shared;   /* of them, the first ones, the prefix cache's; the rest is the sequence's own */
+    int32_t dirty_from; /* the device does not know the row from here on */
+    int32_t n_cached;   /* prompt tokens that the prefix cache had at admission */
+    int32_t passed;     /* times that a younger request was admitted before this one */
+    struct {            /* while waiting: what the cache had of it when it was last asked */
+        int32_t n_pages, n_unheld;
+        uint64_t version, step; /* of the cache + 1, 0: never asked; of the scheduler */
+    } peek;
+    struct radix_node *root,
+        *node;          /* while running, with a cache: the salt's root; the locked end of the shared part */
+    enum finish finish; /* not FINISH_NONE: leaving */
+    bool retract;       /* to be put back once in no step */
+    bool news;          /* in the list for sched_flush */
     struct seq *next_news;
 };
 
 struct seq_list {
     struct seq *first, *last;
     int32_t n;
+};
+
+/* What the running sequences are going to need; see policy.c. */
+struct outlook {
+    bool known;                  /* false: something changed since it was made */
+    int64_t start;               /* pages that will be held once all their prompts are computed */
+    int64_t whole;               /* pages they still take when each answer gets as long as it may */
+    int32_t n[LENGTH_BUCKETS];   /* sequences by the tokens that are still expected of them */
+    int64_t own[LENGTH_BUCKETS]; /* pages that end with those: shared ones stay in the cache */
+    int32_t first, last;         /* buckets in use */
 };
 
 /* A step that was planned and not committed. */
@@ -51,24 +66,28 @@ struct sched {
     int32_t *match;           /* [row_pages] room for a match that is only looked at */
     int32_t max_page_changes; /* of one batch */
     struct seq_list waiting, running;
-    struct seq *news;
+    struct seq *news, *spare; /* spare: finished ones, to be used again; by next */
     struct seq **by_slot;     /* [max_running] */
     int32_t *free_slots, n_free_slots;
-    int32_t *pages;           /* [max_running][row_pages] */
+    int32_t *pages; /* [max_running][row_pages] */
     int32_t row_pages;
+    uint64_t n_generated; /* since the last sched_gauges */
     uint64_t step, now, last_commit, next_deadline;
     struct flight flight[2];
     int n_flight;
     struct lengths lengths;
+    struct outlook outlook;
     struct pace pace;
     bool look_for_cancelled;
-    bool retracted;           /* in this step: nobody is admitted then, it would be put back at once */
+    bool retracted; /* in this step: nobody is admitted then, it would be put back at once */
 };
 
 static inline int32_t pages_for(const struct sched *s, int32_t n_tokens) {
     return (n_tokens + s->a.page_size - 1) / s->a.page_size;
 }
-static inline int32_t *page_row(const struct sched *s, int32_t slot) { return s->pages + (size_t)slot * (size_t)s->row_pages; }
+static inline int32_t *page_row(const struct sched *s, int32_t slot) {
+    return s->pages + (size_t)slot * (size_t)s->row_pages;
+}
 static inline int32_t token_at(const struct seq *q, int32_t p) {
     return p < q->req->n_prompt ? q->req->prompt[p] : q->req->out_tokens[p - q->req->n_prompt];
 }
@@ -79,16 +98,17 @@ void seq_list_drop(struct seq_list *l, struct seq *q);
 void seq_finish(struct sched *s, struct seq *q, enum finish why);
 void seq_settle(struct sched *s, struct seq *q); /* let go of slot and pages if it may; q may be gone after it */
 
-void sched_gauges(struct sched *s);              /* publish the numbers of now to the stats */
+void sched_gauges(struct sched *s); /* publish the numbers of now to the stats */
 
 /* share.c */
-int32_t share_available(const struct sched *s); /* pages that can be had: free ones, and what the cache can give up */
-int32_t share_take_page(struct sched *s);       /* -1: none */
-void share_begin(struct sched *s, struct seq *q);   /* start with what the cache has of q's tokens */
+int32_t share_available(const struct sched *s);   /* pages that can be had: free ones, and what the cache can give up */
+int32_t share_take_page(struct sched *s);         /* -1: none */
+void share_begin(struct sched *s, struct seq *q); /* start with what the cache has of q's tokens */
 void share_computed(struct sched *s, struct seq *q); /* give the cache what q has computed */
-void share_end(struct sched *s, struct seq *q);     /* give back q's own pages, unlock the cache's */
-/* What the cache has of a waiting sequence: pages, and how many of them nobody holds now. */
-int32_t share_peek(struct sched *s, const struct seq *q, int32_t *n_unheld);
+void share_end(struct sched *s, struct seq *q);      /* give back q's own pages, unlock the cache's */
+/* Ask the cache what it has of a waiting sequence, into q->peek: pages, and how many of them nobody holds now. Unless
+ * `now` is demanded, an answer of some steps ago will do. */
+void share_peek(struct sched *s, struct seq *q, bool now);
 
 /* policy.c */
 bool policy_prefill_first(const struct sched *s);

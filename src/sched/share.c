@@ -3,31 +3,36 @@
 
 #include <string.h>
 
-/* Lay the first n tokens of q into s->tokens. */
+/* A waiting sequence's match costs as long as its prompt is; many wait, and the tree changes with every step. */
+enum { PEEK_STEPS = 16 };
+
+/* The first n tokens of q, in s->tokens where they are not one array. */
 static const int32_t *tokens_of(struct sched *s, const struct seq *q, int32_t n) {
-    int32_t n_prompt = q->req->n_prompt < n ? q->req->n_prompt : n;
+    int32_t n_prompt = q->req->n_prompt;
+    if (n <= n_prompt) return q->req->prompt;
     memcpy(s->tokens, q->req->prompt, (size_t)n_prompt * sizeof *s->tokens);
-    if (n > n_prompt) memcpy(s->tokens + n_prompt, q->req->out_tokens, (size_t)(n - n_prompt) * sizeof *s->tokens);
+    memcpy(s->tokens + n_prompt, q->req->out_tokens, (size_t)(n - n_prompt) * sizeof *s->tokens);
     return s->tokens;
 }
 
-int32_t share_available(const struct sched *s) {
-    return s->pool.n_free + (s->radix ? radix_evictable(s->radix) : 0);
-}
+int32_t share_available(const struct sched *s) { return s->pool.n_free + (s->radix ? radix_evictable(s->radix) : 0); }
 
 int32_t share_take_page(struct sched *s) {
     if (!s->pool.n_free && s->radix) radix_evict(s->radix, 1);
     return pool_take(&s->pool);
 }
 
-int32_t share_peek(struct sched *s, const struct seq *q, int32_t *n_unheld) {
-    *n_unheld = 0;
-    if (!s->radix) return 0;
+void share_peek(struct sched *s, struct seq *q, bool now) {
+    if (!s->radix) return;
+    uint64_t version = radix_version(s->radix) + 1;
+    if (q->peek.version == version || (q->peek.version && !now && s->step - q->peek.step < PEEK_STEPS)) return;
+    struct radix_hit hit = {0};
     struct radix_node *root = radix_root_find(s->radix, q->req->cache_salt);
-    if (!root) return 0;
-    struct radix_hit hit = radix_match(s->radix, root, tokens_of(s, q, q->n_given), q->n_given - 1, s->match);
-    *n_unheld = hit.n_unheld;
-    return hit.n_pages;
+    if (root) hit = radix_match(s->radix, root, tokens_of(s, q, q->n_given), q->n_given - 1, s->match);
+    q->peek.n_pages = hit.n_pages;
+    q->peek.n_unheld = hit.n_unheld;
+    q->peek.version = version;
+    q->peek.step = s->step;
 }
 
 /* At least the last token is computed anew, for its logits. */
