@@ -112,7 +112,8 @@ static void print_page(const struct options *o, const struct sim_args *a, const 
            100 * share((double)r->cached_tokens, (double)r->prompt_tokens), 100 * r->best_hit);
     printf("  put back (retracted)       %9llu requests, %.3f %% of tokens computed twice\n",
            (unsigned long long)r->retracted, 100 * share((double)r->twice, (double)r->computed));
-    printf("  running                    %9.1f requests on average, %d at most\n", r->running_mean, r->running_max);
+    printf("  running                    %9.1f requests on average, %d at most; they hold %.1f %% of the pages\n",
+           r->running_mean, r->running_max, 100 * r->used_mean);
     printf("  queued                     %9.1f requests on average, %d at most\n", r->queued_mean, r->queued_max);
 }
 
@@ -125,7 +126,7 @@ static void print_json(const struct options *o, const struct sim_args *a, const 
     const struct cost *c = a->cost;
     json_t *j = json_pack(
         "{s:s,s:s,s:i,s:s,s:s,s:s,s:f, s:i,s:i,s:i,s:i, s:f,s:f,s:I,s:f,s:f,s:f, s:o,s:o, "
-        "s:f,s:f,s:I,s:I,s:I,s:I,s:f,s:i,s:f,s:i}",
+        "s:f,s:f,s:I,s:I,s:I,s:I,s:f,s:i,s:f,s:i,s:f}",
         "model", o->model, "gpu", c->gpu->name, "gpus", c->n_gpus, "policy", o->policy, "cache", o->cache_type,
         "overlap", o->overlap, "rate_scale", o->rate_scale, "page_size", a->sched.page_size, "pages",
         a->sched.n_pages - 1, "requests", r->n_requests, "refused", r->n_refused, "seconds", r->seconds, "busy",
@@ -135,7 +136,7 @@ static void print_json(const struct options *o, const struct sim_args *a, const 
         share((double)r->cached_tokens, (double)r->prompt_tokens), "endless_cache_hit", r->best_hit, "computed_tokens",
         (json_int_t)r->computed, "computed_twice", (json_int_t)r->twice, "dropped_samples", (json_int_t)r->dropped,
         "retracted", (json_int_t)r->retracted, "running_mean", r->running_mean, "running_max", r->running_max,
-        "queued_mean", r->queued_mean, "queued_max", r->queued_max);
+        "queued_mean", r->queued_mean, "queued_max", r->queued_max, "pages_held", r->used_mean);
     json_dumpf(j, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     putchar('\n');
     json_decref(j);

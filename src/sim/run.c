@@ -41,7 +41,7 @@ struct sim {
     unsigned turn;
     struct times ttft, itl;
     uint64_t noted; /* the moment up to which the gauges were added up */
-    double running_sum, queued_sum;
+    double running_sum, queued_sum, used_sum;
     uint64_t moment_ns; /* length of one of out->moment */
 };
 
@@ -99,6 +99,7 @@ static void note(struct sim *s, uint64_t until) {
     if (queued > out->queued_max) out->queued_max = queued;
     s->running_sum += (double)running * (double)(until - s->noted);
     s->queued_sum += (double)queued * (double)(until - s->noted);
+    s->used_sum += (double)used * (double)(until - s->noted);
     while (s->noted < until) {
         uint64_t i = s->noted / s->moment_ns;
         if (i >= SIM_MOMENTS) {
@@ -250,6 +251,7 @@ static void summary(struct sim *s) {
     out->retracted = s->stats.retracted;
     out->running_mean = s->running_sum / ns;
     out->queued_mean = s->queued_sum / ns;
+    out->used_mean = s->used_sum / ns / (s->a->sched.n_pages - 1);
     out->ttft = percentiles(&s->ttft);
     out->itl = percentiles(&s->itl);
     out->best_hit = trace_best_hit(s->a->trace, s->a->sched.page_size);

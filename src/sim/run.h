@@ -40,7 +40,7 @@ struct sim_report {
     uint64_t twice;    /* of them, positions computed before for the same request: after it was put back */
     uint64_t dropped;  /* of them, samples behind the end of an answer */
     uint64_t retracted;
-    double running_mean, queued_mean;
+    double running_mean, queued_mean, used_mean; /* used: share of the pages that requests hold */
     int32_t running_max, queued_max;
     struct percentiles ttft, itl;
     double best_hit; /* trace_best_hit of what was not refused */
