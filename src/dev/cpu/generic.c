@@ -24,7 +24,7 @@ INLINE void turn(const char *const *row, int64_t at, vu o[4]) {
     for (int i = 0; i < 4; i++) o[i] = (vu){a[0][i], a[1][i], a[2][i], a[3][i]};
 }
 
-INLINE vf v_f16_of(const uint16_t h[4]) {
+static __attribute__((noinline)) vf v_f16_of(const uint16_t h[4]) {
     return (vf){f16_to_f32(h[0]), f16_to_f32(h[1]), f16_to_f32(h[2]), f16_to_f32(h[3])};
 }
 INLINE vf v_f16_lo(vu d) {

@@ -28,7 +28,7 @@ enum {
     STRIP = 64,           /* columns of a piece */
     AHEAD_MAX = DOT ? 128 : 64, /* bytes that a step of a register tile prefetches: half of the weights' bytes, in whole lines */
     PANEL_BYTES = 16384,  /* half of a small first-level cache */
-    DIRECT_COLS = 32,     /* rows of weights that `direct` reads side by side */
+    DIRECT_COLS = L == 4 ? 8 : 32, /* rows of weights that `direct` reads side by side */
     DIRECT_ROWS = 4, /* `direct` takes so many rows of x; above, packing pays */
     LEVELS = 4,           /* partial sums of the tree of 8 slices that are alive at once */
 };
