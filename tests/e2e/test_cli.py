@@ -1,0 +1,111 @@
+"""The program as a user meets it: what it says about wrong requests, the README's commands, offline answers."""
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+from conftest import PROGRAM, ROOT
+
+BUILTIN = ROOT / "models" / "builtin"
+
+
+def run(*args, stdin="", timeout=120):
+    return subprocess.run([PROGRAM, *map(str, args)], input=stdin, capture_output=True, text=True, cwd=ROOT, timeout=timeout)
+
+
+@pytest.mark.parametrize("args, says", [
+    (["--model", "/nonexistent"], "/nonexistent"), (["--model", "Qwen/Nothing"], "Qwen/Nothing"), (["--port", "70000"], "70000"),
+    (["--tp", "2"], "later version"), (["--dtype", "float16"], "bfloat16"), (["--nonsense"], "--nonsense"),
+    (["--max-seq-len-override", "99999"], "1024"), (["--device", "cuda"], "CUDA"), (["--model", "Qwen/Qwen3-0.6B"], "safetensors"),
+    (["--chat-template", "/nonexistent"], "/nonexistent"), (["--host", "no.such.host.invalid"], "no.such.host.invalid"),
+])
+def test_wrong_requests_end_with_a_sentence(args, says):
+    r = run("--port", 0, *args) if "--port" not in args else run(*args)
+    assert r.returncode == 2, r.stderr
+    errors = [line for line in r.stderr.splitlines() if line.startswith("ERROR: ")]
+    assert len(errors) == 1 and says in errors[0]
+    assert "ready to serve" not in r.stderr
+
+
+def broken(tmp_path, change):
+    model = tmp_path / "model"
+    shutil.copytree(BUILTIN, model)
+    change(model)
+    r = run("generate", "--model", model, "hi")
+    assert r.returncode == 2 and r.stderr.count("ERROR: ") == 1, r.stderr
+    return r.stderr
+
+
+def edit(**fields):
+    def change(model):
+        config = json.loads((model / "config.json").read_text())
+        config.update(fields)
+        (model / "config.json").write_text(json.dumps(config))
+    return change
+
+
+def cut(model):
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize("change, says", [
+    (edit(architectures=["GPTOddForCausalLM"]), "GPTOddForCausalLM"), (edit(hidden_act="gelu"), "gelu"),
+    (edit(rope_scaling={"rope_type": "longrope", "factor": 2}), "longrope"), (edit(quantization_config={"quant_method": "awq"}), "awq"),
+    (edit(num_hidden_layers=7), "model.layers.6"), (edit(num_hidden_layers=5), "model.layers.5"),
+    (edit(intermediate_size=64), "shape"), (cut, "model.safetensors"), (lambda m: (m / "tokenizer.json").write_text("{"), "tokenizer.json"),
+    (lambda m: (m / "config.json").unlink(), "config.json"),
+])
+def test_broken_checkpoints_are_named(tmp_path, change, says):
+    assert says in broken(tmp_path, change)
+
+
+def test_generate_batch_equals_one_by_one():
+    lines = [{"messages": [{"role": "user", "content": q}], "temperature": 0, "max_tokens": 40} for q in
+             ("Which port?", "How do I save memory?", "What is --tp?", "Hello!")]
+    lines += [{"prompt": "The server", "max_tokens": 20, "temperature": 1, "seed": 3, "logprobs": 2}, {"prompt": 5}]
+    text = "".join(json.dumps(x) + "\n" for x in lines)
+    r = run("generate", "--log-level", "error", stdin=text)
+    answers = [json.loads(x) for x in r.stdout.splitlines()]
+    assert len(answers) == len(lines) and "error" in answers[-1]
+    for line, answer in zip(lines[:-1], answers):
+        alone = json.loads(run("generate", "--log-level", "error", "--threads", 1, "--max-prefill-length", 7, "--cache-type", "naive",
+                               "--page-size", 1, stdin=json.dumps(line) + "\n").stdout)
+        assert (alone["text"], alone["token_ids"], alone["finish_reason"]) == (answer["text"], answer["token_ids"], answer["finish_reason"])
+        assert answer["usage"]["completion_tokens"] == len(answer["token_ids"])
+    assert len(answers[4]["logprobs"]) == 20
+
+
+def test_a_bare_prompt_answers_in_plain_text():
+    r = run("generate", "Which port does the server use?", "--log-level", "error")
+    assert r.returncode == 0 and "1919" in r.stdout and "{" not in r.stdout
+
+
+def test_dummy_checkpoint_goes_round(tmp_path):
+    r = run("dummy", "--model", BUILTIN, "--out", tmp_path / "d", "--seed", 3)
+    assert r.returncode == 0, r.stderr
+    request = '{"prompt": "a", "max_tokens": 8, "temperature": 0}\n'
+    disk = run("generate", "--model", tmp_path / "d", "--log-level", "error", stdin=request)
+    memory = run("generate", "--model", BUILTIN, "--dummy-weight", "--seed", 3, "--log-level", "error", stdin=request)
+    assert json.loads(disk.stdout)["token_ids"] == json.loads(memory.stdout)["token_ids"]
+    assert run("dummy", "--model", BUILTIN, "--out", tmp_path / "d").returncode == 2
+
+
+def test_help_names_every_option():
+    table = json.loads(run("help", "--json").stdout)
+    text = run("--help").stdout
+    assert all(row["name"] in text for row in table if "serve" in row["commands"])
+
+
+def test_readme_commands(server):
+    """The README's request with curl and its Python program, as printed but for the port."""
+    readme = (ROOT / "README.md").read_text()
+    curl = re.search(r"```sh\n(curl .*?)```", readme, re.S).group(1).replace(":1919", f":{server.port}")
+    out = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True).stdout
+    assert "1919" in json.loads(out)["choices"][0]["message"]["content"]
+    program = re.search(r"```python\n(.*?)```", readme, re.S).group(1).replace(":1919", f":{server.port}")
+    import sys
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert "--tp 4" in out
