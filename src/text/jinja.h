@@ -8,6 +8,7 @@
  * Differences on purpose:
  *   integers are 64 bits wide and overflow is an error;
  *   no other template can be loaded (include, import, extends are errors when they are executed);
+ *   there is no `self` and no super() (they need template inheritance);
  *   the filters random, urlize and pprint, and lipsum(), are known and refuse to run;
  *   every render has a budget (below), and passing it is an error.
  *
@@ -70,6 +71,8 @@ struct jinja_args {
      * role names, which templates glue into special tokens ('<|' + role + '|>'); a word alone is no danger. */
     const char *const *words;
     const struct tm *now; /* for strftime_now; NULL: the local time */
+    int64_t max_steps;    /* 0: JINJA_MAX_STEPS */
+    size_t max_memory;    /* 0: JINJA_MAX_MEMORY */
 };
 
 struct jinja_piece {

@@ -200,7 +200,7 @@ static bool subscript(struct rt *rt, struct val obj, struct val key, struct val 
 
 struct val get_attr(struct rt *rt, struct val obj, struct str *name) {
     struct val v;
-    if (obj.t == V_UNDEF) fail_undef(&rt->x, obj.u);
+    if (obj.t == V_UNDEF && !dunder(name)) fail_undef(&rt->x, obj.u);
     if (get_known_attr(rt, obj, name, &v) || subscript(rt, obj, v_str(name), &v)) return v;
     return v_undef_attr(&rt->x, obj, v_str(name), false);
 }
@@ -266,16 +266,16 @@ struct val get_slice(struct rt *rt, struct val obj, const struct val *sl) {
     stop = sl[1].t == V_MISSING || sl[1].t == V_NONE ? (step > 0 ? n : -1) : clamp(slice_index(rt, sl[1], 0), n, step < 0);
     if (step > 0 && stop > start) count = (stop - start - 1) / step + 1;
     if (step < 0 && start > stop) count = (start - stop - 1) / -step + 1;
-    if (count == 0) start = 0, step = 1;
-    if (obj.t == V_STR) return slice_str(rt, obj.s, start, step, count);
     if (obj.t == V_RANGE) {
         struct range *r = NEW(&rt->x, struct range);
         r->start = obj.r->start + start * obj.r->step;
-        if (count == 0) r->stop = r->start, r->step = obj.r->step;
-        else r->step = obj.r->step * step, r->stop = r->start + r->step * count;
+        r->stop = (int64_t)((uint64_t)obj.r->start + (uint64_t)stop * (uint64_t)obj.r->step); /* one step past the end */
+        if (__builtin_mul_overflow(obj.r->step, step, &r->step)) FAIL("an integer beyond 64 bits");
         r->n = (size_t)count;
         return (struct val){.t = V_RANGE, .r = r};
     }
+    if (count == 0) start = 0, step = 1;
+    if (obj.t == V_STR) return slice_str(rt, obj.s, start, step, count);
     if (step == 1) return list_slice(&rt->x, obj, (size_t)start, (size_t)count);
     jx_charge(&rt->x, (size_t)count / 8);
     struct val *v = jx_array(&rt->x, (size_t)count, sizeof *v);

@@ -236,6 +236,12 @@ static struct val new_macro(struct rt *rt, struct act *a, struct node *n, struct
     return (struct val){.t = V_MACRO, .macro = m};
 }
 
+/* What a call or filter block gives is joined with the text around it, so it must be text. */
+static void print_text(struct rt *rt, struct val v) {
+    if (v.t != V_STR) FAIL("expected str instance, %s found", type_name(v));
+    sb_str(rt->out, v.s);
+}
+
 static void exec_call_block(struct rt *rt, struct act *a, struct node *n) {
     struct val caller = new_macro(rt, a, n, NULL), f = eval(rt, a, n->a->a);
     struct call *c = eval_call(rt, a, n->a);
@@ -245,7 +251,7 @@ static void exec_call_block(struct rt *rt, struct act *a, struct node *n) {
     kw[c->nkw] = str_z(&rt->x, "caller");
     kwv[c->nkw] = caller;
     struct call with = {.pos = c->pos, .n = c->n, .kw = kw, .kwv = kwv, .nkw = c->nkw + 1};
-    print(rt, call_value(rt, f, &with));
+    print_text(rt, call_value(rt, f, &with));
 }
 
 /* ---- the other statements ---- */
@@ -287,7 +293,7 @@ static enum flow exec_capture(struct rt *rt, struct act *a, struct node *n) { /*
     if (flow != FLOW_ON) return flow;
     if (filter) v = run_filters(rt, a, filter, v);
     if (n->t == N_FILTERBLOCK) {
-        print(rt, v);
+        print_text(rt, v);
         return FLOW_ON;
     }
     check_namespaces(rt, a, n->a);
@@ -449,8 +455,8 @@ static void hand_over(struct jinja_out *o, const struct sb *b) {
 int jinja_render(const struct jinja *t, const struct jinja_args *args, struct jinja_out *o, struct err *e) {
     struct rt rt = {.t = t, .args = args, .seed = clock_ns() * 0x9E3779B97F4A7C15u};
     struct sb out;
-    rt.x.max = JINJA_MAX_MEMORY;
-    rt.x.steps = JINJA_MAX_STEPS;
+    rt.x.max = args->max_memory ? args->max_memory : JINJA_MAX_MEMORY;
+    rt.x.steps = args->max_steps ? args->max_steps : JINJA_MAX_STEPS;
     rt.x.err = e;
     jinja_out_release(o);
     jinja_out_init(o);

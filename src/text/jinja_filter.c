@@ -258,7 +258,7 @@ static struct val f_attr(struct rt *rt, struct val in, struct val *a, struct cal
     (void)c;
     struct val v;
     if (a[0].t != V_STR) FAIL("attribute name must be string, not '%s'", type_name(a[0]));
-    if (in.t == V_UNDEF) fail_undef(&rt->x, in.u);
+    if (in.t == V_UNDEF) return get_attr(rt, in, a[0].s);
     return get_known_attr(rt, in, a[0].s, &v) ? v : v_undef_attr(&rt->x, in, a[0], false);
 }
 
@@ -276,7 +276,7 @@ static struct val f_join(struct rt *rt, struct val in, struct val *a, struct cal
     }
     struct sb b;
     sb_init(&b, &rt->x);
-    b.markup = markup || d->markup;
+    b.markup = rt->autoescape && (markup || d->markup);
     for (size_t i = 0; i < parts.n; i++) {
         if (i && b.markup && !d->markup) escape_into(&b, d);
         else if (i) sb_str(&b, d);

@@ -60,9 +60,16 @@ FILTER(f_center) {
     return v_str(str_justify(&rt->x, to_str(rt, in), width, str_z(&rt->x, " "), 0));
 }
 
+static struct val marked(struct rt *rt, struct val v, bool markup) {
+    struct str *s = NEW(&rt->x, struct str), *from = to_str(rt, v);
+    *s = *from;
+    s->markup = markup;
+    return v_str(s);
+}
+
 FILTER(f_replace) {
     UNUSED;
-    struct str *s = to_str(rt, in);
+    struct str *s = marked(rt, in, false).s;
     int64_t count = given(a[2]) ? need_int(rt, a[2]) : -1;
     return v_str(str_replace(&rt->x, s, to_str(rt, a[0]), to_str(rt, a[1]), count));
 }
@@ -75,13 +82,6 @@ FILTER(f_escape) {
     b.markup = true;
     escape_into(&b, to_str(rt, in));
     return v_str(sb_take(&b));
-}
-
-static struct val marked(struct rt *rt, struct val v, bool markup) {
-    struct str *s = NEW(&rt->x, struct str), *from = to_str(rt, v);
-    *s = *from;
-    s->markup = markup;
-    return v_str(s);
 }
 
 FILTER(f_safe) { UNUSED; return marked(rt, in, true); }
@@ -254,17 +254,21 @@ static uint32_t entity(const char *p, size_t n) { /* the character an HTML entit
     return c;
 }
 
-static struct str *remove_between(struct jx *x, struct str *s, const char *open, const char *close) {
+static struct str *without_tags(struct jx *x, struct str *s) {
+    static const struct str open = {.p = "<", .n = 1}, comment = {.p = "<!--", .n = 4}, end = {.p = ">", .n = 1},
+                            comment_end = {.p = "-->", .n = 3};
     struct sb b;
     sb_init(&b, x);
-    struct str o = {.p = open, .n = strlen(open)}, e = {.p = close, .n = strlen(close)};
     size_t at = 0;
     for (;;) {
-        ptrdiff_t from = str_find(s, &o, at, s->n, false);
-        ptrdiff_t to = from < 0 ? -1 : str_find(s, &e, (size_t)from, s->n, false);
+        ptrdiff_t from = str_find(s, &open, at, s->n, false), to;
+        if (from < 0) break;
+        bool is_comment = str_find(s, &comment, (size_t)from, s->n < (size_t)from + 4 ? s->n : (size_t)from + 4, false) >= 0;
+        const struct str *e = is_comment ? &comment_end : &end;
+        to = str_find(s, e, (size_t)from + (is_comment ? 4 : 0), s->n, false);
         if (to < 0) break;
         sb_sub(&b, s, at, (size_t)from - at);
-        at = (size_t)to + e.n;
+        at = (size_t)to + e->n;
     }
     sb_sub(&b, s, at, s->n - at);
     return sb_take(&b);
@@ -272,7 +276,7 @@ static struct str *remove_between(struct jx *x, struct str *s, const char *open,
 
 FILTER(f_striptags) {
     UNUSED;
-    struct str *s = remove_between(&rt->x, remove_between(&rt->x, to_str(rt, in), "<!--", "-->"), "<", ">");
+    struct str *s = without_tags(&rt->x, to_str(rt, in));
     s = str_join(&rt->x, str_z(&rt->x, " "), str_split(&rt->x, s, NULL, -1, false));
     struct sb b;
     sb_init(&b, &rt->x);

@@ -124,6 +124,15 @@ static void put_text(struct rt *rt, struct sb *b, const struct spec *f, struct s
     sb_pad(b, fill, (size_t)(pad - left));
 }
 
+/* Into escaped text goes escaped text. */
+static struct str *escaped(struct rt *rt, const struct str *into, struct str *s) {
+    if (!into->markup || s->markup) return s;
+    struct sb b;
+    sb_init(&b, &rt->x);
+    escape_into(&b, s);
+    return sb_take(&b);
+}
+
 /* ---- "%" ---- */
 
 struct percent {
@@ -202,7 +211,7 @@ static void percent_char(struct rt *rt, struct sb *b, struct spec *f, struct val
         sb_str(&one, v.s);
     } else if (as_int(v, &i)) {
         if (i < 0 || i > 0x10FFFF) FAIL("%%c arg not in range(0x110000)");
-        sb_cp(&one, (uint32_t)i, true);
+        sb_cp(&one, (uint32_t)i, false); /* the number may be anybody's */
     } else {
         FAIL("%%c requires int or char");
     }
@@ -215,7 +224,7 @@ static void percent_int(struct rt *rt, struct sb *b, struct spec *f, struct val 
     int64_t i;
     bool decimal = f->type == 'd' || f->type == 'i' || f->type == 'u';
     if (v.t == V_FLOAT && decimal) {
-        if (!isfinite(v.f) || fabs(v.f) >= 9.2e18) FAIL("cannot convert float to integer");
+        if (!isfinite(v.f) || fabs(v.f) >= 9.2e18) FAIL("a number without an integer of 64 bits: beyond 64 bits, infinite or NaN");
         i = (int64_t)v.f;
     } else if (v.t == V_UNDEF || !as_int(v, &i)) {
         FAIL("%%%c format: a real number is required, not %s", f->type, type_name(v));
@@ -240,7 +249,7 @@ static void percent_one(struct percent *p, struct sb *b, struct spec *f, struct 
     case 'r':
     case 'a':
         f->zero = false;
-        put_text(rt, b, f, f->type == 's' ? to_str(rt, v) : to_repr(rt, v), '>');
+        put_text(rt, b, f, escaped(rt, p->fmt, f->type == 's' ? to_str(rt, v) : to_repr(rt, v)), '>');
         break;
     case 'c': percent_char(rt, b, f, v); break;
     case 'd':
@@ -314,7 +323,7 @@ struct braces {
     struct rt *rt;
     struct call *c;
     size_t automatic; /* the next number for {} */
-    bool manual;
+    bool manual, markup;
 };
 
 static bool align_char(char c) { return c == '<' || c == '>' || c == '^' || c == '='; }
@@ -385,7 +394,7 @@ static void format_int(struct rt *rt, struct sb *b, struct spec *f, int64_t i) {
     if (i < 0 || i > 0x10FFFF) FAIL("%%c arg not in range(0x110000)");
     struct sb one;
     sb_init(&one, &rt->x);
-    sb_cp(&one, (uint32_t)i, true);
+    sb_cp(&one, (uint32_t)i, false); /* the number may be anybody's */
     put_text(rt, b, f, sb_take(&one), '<');
 }
 
@@ -483,7 +492,17 @@ static void replacement(struct braces *p, struct sb *b, struct str *s, int depth
     struct sb spec;
     sb_init(&spec, &rt->x);
     if (at < s->n) format_into(p, &spec, str_sub(&rt->x, s, at + 1, s->n - at - 1), depth + 1);
-    format_value(rt, b, v, sb_take(&spec));
+    struct str *how = sb_take(&spec);
+    if (!p->markup) {
+        format_value(rt, b, v, how);
+        return;
+    }
+    struct sb one;
+    sb_init(&one, &rt->x);
+    if (v.t == V_STR && v.s->markup && how->n) FAIL("Unsupported format specification for Markup.");
+    format_value(rt, &one, v, how);
+    one.markup = v.t == V_STR && v.s->markup;
+    sb_str(b, escaped(rt, &(struct str){.markup = true}, sb_take(&one)));
 }
 
 static void format_into(struct braces *p, struct sb *b, struct str *fmt, int depth) {
@@ -510,7 +529,7 @@ static void format_into(struct braces *p, struct sb *b, struct str *fmt, int dep
 }
 
 struct str *format_braces(struct rt *rt, struct str *fmt, struct call *c) {
-    struct braces p = {.rt = rt, .c = c};
+    struct braces p = {.rt = rt, .c = c, .markup = fmt->markup};
     struct sb b;
     sb_init(&b, &rt->x);
     b.markup = fmt->markup;

@@ -30,6 +30,7 @@ GLOBAL(g_range) {
 
 static void dict_fill(struct rt *rt, struct dict *d, struct call *c) {
     struct val pair;
+    if (c->n && c->pos[0].t == V_UNDEF) fail_undef(&rt->x, c->pos[0].u);
     if (c->n > 1) FAIL("dict expected at most 1 argument, got %zu", c->n);
     if (c->n && c->pos[0].t == V_DICT) {
         struct dict *from = c->pos[0].d;

@@ -202,9 +202,10 @@ static void write_value(struct writer *w, struct val v, int level) {
     jx_leave(&rt->x);
 }
 
-static void set_separators(struct rt *rt, struct writer *w, struct val seps) {
+static void set_separators(struct rt *rt, struct writer *w, struct val seps, bool used) {
     struct vec v = iter_all(rt, seps);
     if (v.n != 2) FAIL("separators needs two strings, got %zu", v.n);
+    if (!used) return;
     if (v.v[0].t != V_STR || v.v[1].t != V_STR) FAIL("separators must be strings");
     w->comma = v.v[0].s;
     w->colon = v.v[1].s;
@@ -219,7 +220,7 @@ struct str *to_json(struct rt *rt, struct val v, bool ascii, struct val indent, 
     w.indent = str_z(&rt->x, "");
     w.comma = str_z(&rt->x, w.pretty ? "," : ", ");
     w.colon = str_z(&rt->x, ": ");
-    if (seps.t != V_MISSING && seps.t != V_NONE) set_separators(rt, &w, seps);
+    if (seps.t != V_MISSING && seps.t != V_NONE) set_separators(rt, &w, seps, v.t != V_STR);
     if (w.pretty && indent.t == V_STR) {
         w.indent = indent.s;
         w.trusted = w.trusted && indent.s->trust == TRUSTED;

@@ -20,6 +20,16 @@ static struct str *need_str(struct rt *rt, struct val v) {
 
 static struct val plain(struct str *s) { return v_str(s); }
 
+/* What is put into escaped text is escaped first. */
+static struct str *fitting(struct rt *rt, const struct str *into, struct str *s) {
+    if (!into->markup || s->markup) return s;
+    struct sb b;
+    sb_init(&b, &rt->x);
+    b.markup = true;
+    escape_into(&b, s);
+    return sb_take(&b);
+}
+
 /* ---- str: case and classes ---- */
 
 METHOD(s_upper) { UNUSED; return plain(u_case(&rt->x, self.s, U_UPPER)); }
@@ -101,11 +111,11 @@ static struct val partition(struct rt *rt, struct val self, struct val arg, bool
     struct val *v = jx_array(&rt->x, 3, sizeof *v);
     size_t i = (size_t)at;
     if (at < 0) {
-        v[0] = v[1] = v[2] = v_z(&rt->x, "");
+        v[0] = v[1] = v[2] = v_str(str_sub(&rt->x, s, 0, 0));
         v[last ? 2 : 0] = self;
     } else {
         v[0] = v_str(str_sub(&rt->x, s, 0, i));
-        v[1] = v_str(sep);
+        v[1] = v_str(str_sub(&rt->x, s, i, sep->n));
         v[2] = v_str(str_sub(&rt->x, s, i + sep->n, s->n - i - sep->n));
     }
     return v_list(&rt->x, v, 3, true);
@@ -127,7 +137,7 @@ METHOD(s_removesuffix) {
 }
 
 static struct val justify(struct rt *rt, struct val self, struct val *a, int side) {
-    struct str *fill = a[1].t == V_MISSING ? str_z(&rt->x, " ") : need_str(rt, a[1]);
+    struct str *fill = a[1].t == V_MISSING ? str_z(&rt->x, " ") : fitting(rt, self.s, need_str(rt, a[1]));
     if (str_chars(fill) != 1) FAIL("The fill character must be exactly one character long");
     return plain(str_justify(&rt->x, self.s, need_int(rt, a[0]), fill, side));
 }
@@ -142,6 +152,7 @@ METHOD(s_zfill) {
     if (width <= n) return self;
     struct sb b;
     sb_init(&b, &rt->x);
+    b.markup = s->markup;
     size_t sign = s->n && (s->p[0] == '-' || s->p[0] == '+');
     sb_sub(&b, s, 0, sign);
     sb_pad(&b, str_z(&rt->x, "0"), (size_t)(width - n));
@@ -155,6 +166,7 @@ METHOD(s_expandtabs) {
     int64_t tab = a[0].t == V_MISSING ? 8 : need_int(rt, a[0]), column = 0;
     struct sb b;
     sb_init(&b, &rt->x);
+    b.markup = s->markup;
     for (size_t i = 0, w; i < s->n; i += w) {
         uint32_t ch = u_get(s->p + i, s->n - i, &w);
         if (ch == '\t') {
@@ -172,15 +184,22 @@ METHOD(s_expandtabs) {
 METHOD(s_replace) {
     UNUSED;
     int64_t count = a[2].t == V_MISSING ? -1 : need_int(rt, a[2]);
-    return plain(str_replace(&rt->x, self.s, need_str(rt, a[0]), need_str(rt, a[1]), count));
+    return plain(str_replace(&rt->x, self.s, need_str(rt, a[0]), fitting(rt, self.s, need_str(rt, a[1])), count));
 }
 
 METHOD(s_join) {
     UNUSED;
-    struct vec v = iter_all(rt, a[0]);
-    for (size_t i = 0; i < v.n; i++)
-        if (v.v[i].t != V_STR) FAIL("sequence item %zu: expected str instance, %s found", i, type_name(v.v[i]));
-    return v_str(str_join(&rt->x, self.s, v));
+    struct vec v = {0};
+    struct iter *it = val_iter(rt, a[0]);
+    struct val item;
+    while (iter_next(rt, it, &item)) {
+        if (self.s->markup) item = v_str(fitting(rt, self.s, to_str(rt, item)));
+        if (item.t != V_STR) FAIL("sequence item %zu: expected str instance, %s found", v.n, type_name(item));
+        vec_add(&rt->x, &v, item);
+    }
+    struct str *s = str_join(&rt->x, self.s, v);
+    s->markup = self.s->markup;
+    return v_str(s);
 }
 
 METHOD(s_format) { (void)a; return v_str(format_braces(rt, self.s, c)); }

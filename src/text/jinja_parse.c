@@ -339,6 +339,8 @@ static struct node *subscript(struct parser *p, struct node *obj) {
         if (args->list.n) expect_op(p, ",");
         push_child(p, args, &args->list, subscribed(p));
     }
+    for (size_t i = 0; args->list.n > 1 && i < args->list.n; i++)
+        if (args->list.v[i]->t == N_SLICE) SYNTAX("a slice stands alone in its brackets");
     expect_op(p, "]");
     p->nesting--;
     n->b = args->list.n == 1 ? args->list.v[0] : args;

@@ -163,7 +163,8 @@ static void declare_params(struct resolver *r, struct node *target) {
 static int reads_all(const struct nodes *list, const char *name);
 
 static int reads(const struct node *n, const char *name) {
-    if (!n || n->t == N_BLOCK) return 0;
+    if (!n) return 0;
+    if (n->t == N_BLOCK) return n->scoped && strcmp(name, "loop") == 0; /* a scoped block is given the loop it is in */
     if (n->t == N_NAME && str_is(n->name, name)) return n->store ? -1 : 1;
     int k;
     if ((k = reads(n->a, name)) || (k = reads(n->b, name))) return k;

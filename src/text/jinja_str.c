@@ -76,7 +76,7 @@ void jx_fail(struct jx *x, enum jinja_fault fault, const char *fmt, ...) {
 }
 
 void jx_charge(struct jx *x, size_t steps) {
-    if ((int64_t)steps > x->steps) jx_fail(x, JINJA_LIMIT, "the template runs for too long (%d steps)", JINJA_MAX_STEPS);
+    if ((int64_t)steps > x->steps) jx_fail(x, JINJA_LIMIT, "the template runs for too long");
     x->steps -= (int64_t)steps;
 }
 

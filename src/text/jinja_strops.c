@@ -122,10 +122,8 @@ static struct vec split_space(struct jx *x, struct str *s, int64_t max) {
     struct vec v = {0};
     struct str *rest = str_strip(x, s, NULL, true, false);
     while (rest->n > 0) {
-        size_t i = 0, w;
-        if (max != 0)
-            while (i < rest->n && !u_space(u_get(rest->p + i, rest->n - i, &w))) i += w;
-        else i = rest->n = str_strip(x, rest, NULL, false, true)->n;
+        size_t i = max == 0 ? rest->n : 0, w; /* the rest keeps its space at the end */
+        while (i < rest->n && !u_space(u_get(rest->p + i, rest->n - i, &w))) i += w;
         jx_charge(x, 1);
         vec_add(x, &v, v_str(str_sub(x, rest, 0, i)));
         rest = str_strip(x, str_sub(x, rest, i, rest->n - i), NULL, true, false);
@@ -144,10 +142,7 @@ static struct vec rsplit_space(struct jx *x, struct str *s, int64_t max) {
             if (u_space(u_get(rest->p + k, rest->n - k, &w))) break;
             i = k;
         }
-        if (max == 0) {
-            rest = str_strip(x, rest, NULL, true, false);
-            i = 0;
-        }
+        if (max == 0) i = 0;
         jx_charge(x, 1);
         vec_add(x, &v, v_str(str_sub(x, rest, i, rest->n - i)));
         rest = str_strip(x, str_sub(x, rest, 0, i), NULL, false, true);
@@ -238,31 +233,54 @@ static struct chars chars_of(struct jx *x, const struct str *s) {
     return t;
 }
 
+struct span { /* code points */
+    size_t from, to;
+};
+
+static size_t span_len(struct span s) { return s.to - s.from; }
+static bool blank(const struct chars *t, struct span s) {
+    while (s.from < s.to && u_space(t->c[s.from])) s.from++;
+    return s.from == s.to;
+}
+
+/* Where a chunk longer than a line is cut: `room` code points are left on the line. */
+static size_t cut_long(const struct chars *t, struct span k, size_t room, bool hyphens) {
+    bool other = false;
+    if (!hyphens || span_len(k) <= room) return k.from + room < k.to ? k.from + room : k.to;
+    for (size_t i = k.from + room; i > k.from + 1; i--) { /* the last hyphen that has something else before it */
+        if (t->c[i - 1] != '-') continue;
+        for (size_t j = k.from; j < i - 1; j++) other = other || t->c[j] != '-';
+        return other ? i : k.from + room;
+    }
+    return k.from + room;
+}
+
 struct str *str_wrap(struct rt *rt, struct str *s, int64_t width, bool break_long, struct str *sep, bool hyphens) {
     struct chars t = chars_of(&rt->x, s);
+    struct span *k = jx_array(&rt->x, t.n + 1, sizeof *k);
     struct vec lines = {0};
-    size_t at = 0, next = 0;
-    jx_charge(&rt->x, t.n / 4);
+    size_t n = 0, at = 0;
     if (width <= 0) jx_fail(&rt->x, JINJA_RUNTIME, "invalid width %lld (must be > 0)", (long long)width);
-    while (at < t.n) {
-        size_t end, last = at;
-        next = chunk_end(&t, at, hyphens);
-        if (wrap_space(t.c[at]) && lines.n) {
-            at = next;
-            if (at == t.n) break;
-            next = chunk_end(&t, at, hyphens);
+    jx_charge(&rt->x, t.n / 4);
+    for (size_t i = 0; i < t.n; i = k[n++].to) k[n] = (struct span){i, chunk_end(&t, i, hyphens)};
+    while (at < n) {
+        if (lines.n && blank(&t, k[at]) && ++at == n) break;
+        struct span line = {k[at].from, k[at].from};
+        struct span last = line; /* the line's last chunk, which is dropped when it is blank */
+        while (at < n && k[at].to - line.from <= (size_t)width) last = k[at], line.to = k[at++].to;
+        if (at < n && span_len(k[at]) > (size_t)width) {
+            if (break_long) {
+                size_t cut = cut_long(&t, k[at], (size_t)width - span_len(line), hyphens);
+                last = (struct span){k[at].from, cut};
+                line.to = k[at].from = cut;
+            } else if (line.to == line.from) {
+                last = k[at];
+                line.to = k[at++].to;
+            }
         }
-        for (end = at; end < t.n; end = next, next = end < t.n ? chunk_end(&t, end, hyphens) : end) {
-            if (next - at > (size_t)width) break;
-            last = end;
-        }
-        if (end == at && end < t.n) { /* one chunk longer than a line */
-            last = at;
-            end = break_long ? at + (size_t)width : next;
-        }
-        size_t stop = wrap_space(t.c[last]) && end > last ? last : end;
-        if (stop > at) vec_add(&rt->x, &lines, v_str(str_sub(&rt->x, s, t.off[at], t.off[stop] - t.off[at])));
-        at = end;
+        if (blank(&t, last)) line.to = last.from;
+        if (line.to > line.from)
+            vec_add(&rt->x, &lines, v_str(str_sub(&rt->x, s, t.off[line.from], t.off[line.to] - t.off[line.from])));
     }
     return str_join(&rt->x, sep, lines);
 }
