@@ -335,17 +335,18 @@ static int by_name(struct rt *rt, struct val name, bool filter) {
     return id;
 }
 
+static bool map_by_attribute(struct rt *rt, struct call *c, struct val a[2]) { /* map(attribute='x'), not map('filter') */
+    bool has = false;
+    for (size_t i = 0; i < c->nkw; i++) has |= str_is(c->kw[i], "attribute");
+    if (c->n) return false;
+    if (!has) FAIL("map requires a filter argument");
+    bind_args(rt, "map", "attribute|default", 1, c, a);
+    return true;
+}
+
 static struct val map_one(struct rt *rt, struct call *c, struct val item) {
-    if (c->n == 0 && c->nkw) {
-        struct val a[2] = {v_missing(), v_missing()};
-        bool has = false;
-        for (size_t i = 0; i < c->nkw; i++) has |= str_is(c->kw[i], "attribute");
-        if (has) {
-            bind_args(rt, "map", "attribute|default", 1, c, a);
-            return attr_path(rt, item, a[0], a[1]);
-        }
-    }
-    if (c->n == 0) FAIL("map requires a filter argument");
+    struct val a[2];
+    if (map_by_attribute(rt, c, a)) return attr_path(rt, item, a[0], a[1]);
     int id = by_name(rt, c->pos[0], true);
     struct call *rest = NEW(&rt->x, struct call);
     *rest = rest_of(c, 1);
@@ -356,7 +357,6 @@ static bool selected(struct rt *rt, struct iter *it, struct val item) {
     struct call *c = it->args, *rest = NEW(&rt->x, struct call);
     size_t skip = it->attr;
     if (it->attr) {
-        if (c->n == 0) FAIL("Missing parameter for attribute name");
         item = attr_path(rt, item, c->pos[0], v_none());
     }
     bool yes;
@@ -440,6 +440,9 @@ static void start(struct rt *rt, struct iter *it) {
         it->from = v_iter(rt, IT_EMPTY, it->src).it;
         return;
     }
+    struct val a[2];
+    if (it->kind == IT_MAP) map_by_attribute(rt, it->args, a); /* fails for wrong arguments, also without elements */
+    if (it->attr && it->args->n == 0) FAIL("Missing parameter for attribute name");
     it->seen = dict_new(&rt->x);
     if (it->kind != IT_SLICE) it->from = val_iter(rt, it->src);
 }
@@ -488,7 +491,7 @@ static struct val f_int(struct rt *rt, struct val in, struct val *a, struct call
     if (in.t == V_STR) {
         if (a[1].t != V_MISSING && !as_int(a[1], &base)) base = -1;
         if (base >= 0 && base <= 36 && parse_int(rt, in.s, (int)base, &i)) return v_int(i);
-        return parse_float(in.s, &f) && float_to_int(rt, f, &i) ? v_int(i) : dflt;
+        return parse_float(&rt->x, in.s, &f) && float_to_int(rt, f, &i) ? v_int(i) : dflt;
     }
     if (as_int(in, &i)) return v_int(i);
     if (in.t == V_FLOAT && isinf(in.f)) FAIL("cannot convert float infinity to integer");
@@ -500,7 +503,7 @@ static struct val f_float(struct rt *rt, struct val in, struct val *a, struct ca
     double f;
     if (in.t == V_UNDEF) fail_undef(&rt->x, in.u);
     if (is_num(in)) return v_float(as_double(in));
-    if (in.t == V_STR && parse_float(in.s, &f)) return v_float(f);
+    if (in.t == V_STR && parse_float(&rt->x, in.s, &f)) return v_float(f);
     return a[0].t == V_MISSING ? v_float(0) : a[0];
 }
 

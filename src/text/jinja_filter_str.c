@@ -297,7 +297,7 @@ FILTER(f_filesizeformat) {
     char text[420];
     if (in.t == V_UNDEF) fail_undef(&rt->x, in.u);
     if (is_num(in)) n = as_double(in);
-    else if (in.t != V_STR || !parse_float(in.s, &n)) FAIL("filesizeformat needs a number, not %s", cstr_repr(rt, in));
+    else if (in.t != V_STR || !parse_float(&rt->x, in.s, &n)) FAIL("filesizeformat needs a number, not %s", cstr_repr(rt, in));
     if (isnan(n)) FAIL("cannot convert float NaN to integer");
     if (n == 1) return v_z(&rt->x, "1 Byte");
     if (n < base) {

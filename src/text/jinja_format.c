@@ -75,42 +75,52 @@ static void put_int(struct rt *rt, struct sb *b, struct spec *f, int64_t i) {
     put_number(rt, b, f, i < 0, prefix, text, strlen(text), base == 10 ? 3 : 4);
 }
 
+/* Without a type Python formats as with g, but a number keeps looking like a float: "3.0", and the exponent comes one
+ * digit earlier. */
+static struct str *general(struct rt *rt, struct str *s, double d, int precision) {
+    char text[220], *mark;
+    struct sb b;
+    if (memchr(s->p, 'e', s->n) || memchr(s->p, '.', s->n)) return s;
+    int e = (int)s->n - 1; /* only digits: their number tells the exponent */
+    sb_init(&b, &rt->x);
+    if (e < precision - 1) {
+        sb_str(&b, s);
+        sb_z(&b, ".0", true);
+        return sb_take(&b);
+    }
+    snprintf(text, sizeof text, "%.*e", precision - 1, d);
+    mark = strchr(text, 'e');
+    size_t n = (size_t)(mark - text);
+    while (memchr(text, '.', n) && (text[n - 1] == '0' || text[n - 1] == '.')) n--;
+    sb_raw(&b, text, n, true);
+    sb_z(&b, mark, true);
+    return sb_take(&b);
+}
+
 static void put_float(struct rt *rt, struct sb *b, struct spec *f, double d) {
-    char kind = f->type;
-    bool percent = kind == '%', repr = kind == 0 && f->precision < 0;
+    char kind = f->type, r[40];
     struct sb t;
-    char r[40];
     sb_init(&t, &rt->x);
-    if (percent) d *= 100, kind = 'f';
+    if (kind == '%') d *= 100, kind = 'f';
     if (kind == 0 || kind == 'n') kind = 'g';
     int precision = f->precision < 0 ? 6 : f->precision > 1000 ? 1000 : (int)f->precision;
-    if (repr) {
+    if (f->type == 0 && f->precision < 0) {
         float_repr(fabs(d), r);
         sb_z(&t, r, true);
     } else {
         if ((kind | 0x20) == 'g' && precision == 0) precision = 1;
-        float_fixed(&t, fabs(d), kind, precision, f->alt);
+        float_fixed(&t, fabs(d), kind, precision, f->alt); /* refuses a precision above 150 */
     }
-    char *text = jx_alloc(&rt->x, t.n + 4);
+    if (f->type == 0 && f->precision >= 0 && isfinite(d)) {
+        struct str *g = general(rt, sb_take(&t), fabs(d), precision);
+        sb_init(&t, &rt->x);
+        sb_str(&t, g);
+    }
+    if (f->type == '%') sb_z(&t, "%", true);
+    char *text = jx_alloc(&rt->x, t.n + 1);
     memcpy(text, t.p, t.n);
     text[t.n] = 0;
-    if (f->type == 0 && !repr && isfinite(d)) { /* like g, but a number stays a float to the eye */
-        int e = d == 0 ? 0 : (int)floor(log10(fabs(d)));
-        char *x = strchr(text, 'e');
-        if (!x && !strchr(text, '.') && e < precision - 1) memcpy(text + strlen(text), ".0", 3);
-        else if (!x && !strchr(text, '.')) {
-            char alt[64]; /* as many digits as the precision: Python switches to the exponent one digit earlier */
-            snprintf(alt, sizeof alt, "%.*e", precision - 1, fabs(d));
-            char *m = strchr(alt, 'e'), *p = m;
-            while (p[-1] == '0' && memchr(alt, '.', (size_t)(m - alt))) p--;
-            if (p[-1] == '.') p--;
-            memmove(p, m, strlen(m) + 1);
-            text = memcpy(jx_alloc(&rt->x, sizeof alt), alt, sizeof alt);
-        }
-    }
-    if (percent) memcpy(text + strlen(text), "%", 2);
-    size_t whole = strspn(text, "0123456789");
-    put_number(rt, b, f, signbit(d) && !isnan(d), "", text, whole, 3);
+    put_number(rt, b, f, signbit(d) && !isnan(d), "", text, strspn(text, "0123456789"), 3);
 }
 
 static void put_text(struct rt *rt, struct sb *b, const struct spec *f, struct str *s, char dflt) {

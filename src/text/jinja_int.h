@@ -302,7 +302,7 @@ size_t str_chars(const struct str *s);
 size_t str_offset(const struct str *s, size_t index); /* byte offset of a code point, index <= chars */
 bool str_is(const struct str *s, const char *z);
 bool str_eq(const struct str *a, const struct str *b);
-int str_cmp(const struct str *a, const struct str *b); /* by code points */
+int str_cmp(const struct str *a, const struct str *b); /* by code points; -1, 0, 1 */
 
 void sb_init(struct sb *b, struct jx *x);
 void sb_raw(struct sb *b, const char *p, size_t n, bool trusted);
@@ -366,7 +366,7 @@ struct val v_iter(struct rt *rt, enum iter_kind kind, struct val src);
 /* jinja_num.c */
 void float_repr(double f, char out[40]);
 void float_fixed(struct sb *b, double f, char kind, int precision, bool alt);
-bool parse_float(const struct str *s, double *f); /* as Python's float(str) */
+bool parse_float(struct jx *x, const struct str *s, double *f); /* as Python's float(str) */
 bool parse_int(struct rt *rt, const struct str *s, int base, int64_t *i);
 double round_half_even(double f, int64_t digits);
 struct val binary(struct rt *rt, enum op op, struct val a, struct val b);

@@ -98,10 +98,10 @@ static bool plain_digits(const char *p, size_t n, char *out, size_t room) {
     return o > 0;
 }
 
-bool parse_float(const struct str *s, double *f) {
+bool parse_float(struct jx *x, const struct str *s, double *f) {
     size_t n, at = strip_space(s, &n);
-    char z[400], *end;
-    if (!plain_digits(s->p + at, n, z, sizeof z)) return false;
+    char *z = jx_alloc(x, n + 1), *end;
+    if (!plain_digits(s->p + at, n, z, n + 1)) return false;
     const char *p = z + (*z == '+' || *z == '-');
     if (strcasecmp(p, "inf") == 0 || strcasecmp(p, "infinity") == 0 || strcasecmp(p, "nan") == 0) {
         *f = strtod(z, NULL);

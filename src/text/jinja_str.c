@@ -163,7 +163,7 @@ bool str_eq(const struct str *a, const struct str *b) {
 int str_cmp(const struct str *a, const struct str *b) { /* UTF-8 sorts as its code points do */
     size_t n = a->n < b->n ? a->n : b->n;
     int c = n ? memcmp(a->p, b->p, n) : 0;
-    return c ? c : (a->n > b->n) - (a->n < b->n);
+    return c ? (c > 0) - (c < 0) : (a->n > b->n) - (a->n < b->n);
 }
 
 /* ---- building ---- */
