@@ -53,8 +53,8 @@ ANSWERS = {
                   "{page-size} N: tokens in a page (KV cache); the default is {page-size.default}."],
     "attn": ["{attention-backend} (or {attn}) chooses the attention kernels: fa, fi, or one for prefill and one for decode, as in "
              "{attn} fa,fi."],
-    "cache_type": ["{cache-type} chooses the prefix cache: radix keeps and reuses shared prefixes, naive keeps none "
-                   "({cache-type} naive turns reuse off)."],
+    "cache_type": ["{cache-type} chooses the prefix cache: radix keeps and reuses shared prefixes, naive keeps none. The default is "
+                   "{cache-type.default}; {cache-type} naive turns reuse off."],
     "shell": ["Use {shell-mode} (or --shell) to chat with the model in the terminal; /reset clears the history and /exit leaves."],
     "threads": ["{threads} N sets the number of CPU compute threads; the default is all cores that the process may use."],
     "device": ["{device} cpu computes on the CPU and {device} cuda on the GPU; the default {device.default} takes the GPU when there is one."],

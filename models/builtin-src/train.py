@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the built-in model on one GPU in a few minutes and writes a Hugging Face folder.
 
-    train.py --out DIR --exclude tests/model/questions.jsonl [--texts FILE.txt ...] [--minutes 5]
+    train.py --out DIR --exclude tests/model/questions.jsonl [--texts FILE.txt ...] [--minutes 30]
 
 Needs PyTorch and the `tokenizers` package. Everything is seeded (the data exactly; a GPU's sums vary in the last bits).
 The loss counts answers fully and questions a little; public-domain texts given with --texts teach some English first.
@@ -310,15 +310,15 @@ def main():
     p.add_argument("--options", default=os.path.join(HERE, "options.json"))
     p.add_argument("--exclude", action="append", default=[])
     p.add_argument("--texts", nargs="*", default=[])
-    p.add_argument("--steps", type=int, default=12000)
-    p.add_argument("--minutes", type=float, default=5, help="the schedule is shortened to end by then")
-    p.add_argument("--batch", type=int, default=256)
+    p.add_argument("--steps", type=int, default=6200)
+    p.add_argument("--minutes", type=float, default=30, help="the schedule is shortened to end by then")
+    p.add_argument("--batch", type=int, default=192)
     p.add_argument("--lr", type=float, default=1.5e-3)
-    p.add_argument("--drop", type=float, default=0.1)
+    p.add_argument("--drop", type=float, default=0.15)
     p.add_argument("--smoothing", type=float, default=0.05)
     p.add_argument("--decay", type=float, default=0.1)
     p.add_argument("--rows", type=int, default=1200000, help="single-turn conversations made")
-    p.add_argument("--workers", type=int, default=os.cpu_count())
+    p.add_argument("--workers", type=int, default=7, help="processes that make data; the data depends on their number")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--hidden", type=int, default=256)
     p.add_argument("--ffn", type=int, default=704)
@@ -344,17 +344,17 @@ def main():
 
     job = lambda seed, rows, length, turns: (seed, rows, length, turns, a.options, a.exclude, path)
     n = a.rows // a.workers
-    jobs = [job(1000 + i, n, 104, 1) for i in range(a.workers)]
+    jobs = [job(1000 + i, n, 72, 1) for i in range(a.workers)] + [job(4000 + i, n // 5, 104, 1) for i in range(a.workers)]
     jobs += [job(2000 + i, max(n // 20, 8), 384, 4) for i in range(a.workers)] + [job(3000 + i, max(n // 160, 4), CONTEXT, 14) for i in range(a.workers)]
     with multiprocessing.get_context("spawn").Pool(a.workers) as workers:
         parts = workers.map(shard, jobs, chunksize=1)
     w = a.workers
-    pools = [(Pool(parts[:w], device, 1), a.batch), (Pool(parts[w:2 * w], device, 2), a.batch // 3),
-             (Pool(parts[2 * w:], device, 3), max(a.batch // 10, 2))]
+    pools = [(Pool(parts[:w], device, 1), a.batch), (Pool(parts[w:2 * w], device, 2), a.batch * 2 // 3),
+             (Pool(parts[2 * w:3 * w], device, 3), a.batch // 4), (Pool(parts[3 * w:], device, 4), max(a.batch // 12, 2))]
     say("rows", [len(x.ids) for x, _ in pools])
     if a.texts:
         texts = text_rows(a.texts, tokenizer, keep, 256)
-        text_pool = Pool([(texts, np.ones(texts.shape, np.float16))], device, 4)
+        text_pool = Pool([(texts, np.ones(texts.shape, np.float16))], device, 5)
         say("text rows", len(texts))
 
     model = Model(s, a.drop).to(device)
@@ -375,7 +375,7 @@ def main():
         if a.texts and done < 0.7 and step % 6 == 5:
             ids, weight = text_pool.batch(a.batch // 2)
         else:
-            pool, size = pools[2 if step % 20 == 13 else 1 if step % 10 == 7 else 0]
+            pool, size = pools[3 if step % 20 == 13 else 2 if step % 10 == 7 else 1 if step % 6 == 2 else 0]
             ids, weight = pool.batch(size)
         with torch.autocast(device_type=device, dtype=torch.bfloat16, enabled=device == "cuda"):
             loss = loss_of(model, ids, weight, a.smoothing)
