@@ -41,22 +41,29 @@ void batch_reset(struct batch *b, uint64_t step) {
     b->checksum = 0;
 }
 
-static uint32_t mix(uint32_t h, const void *p, size_t n) { /* FNV-1a over 4-byte words; all parts are multiples of 4 */
+/* FNV-1a's way over words of 8 bytes (then 4): all parts are multiples of 4. */
+static uint64_t mix(uint64_t h, const void *p, size_t n) {
     const unsigned char *s = p;
-    for (size_t i = 0; i + 4 <= n; i += 4) {
-        uint32_t w;
+    size_t i = 0;
+    for (uint64_t w; i + 8 <= n; i += 8) {
+        memcpy(&w, s + i, 8);
+        h = (h ^ w) * 1099511628211u;
+        h ^= h >> 32;
+    }
+    for (uint32_t w; i + 4 <= n; i += 4) {
         memcpy(&w, s + i, 4);
-        h = (h ^ w) * 16777619u;
+        h = (h ^ w) * 1099511628211u;
     }
     return h;
 }
 
 static uint32_t checksum(const struct batch *b) {
-    uint32_t h = mix(2166136261u, &b->step, sizeof *b - offsetof(struct batch, step));
+    uint64_t h = mix(14695981039346656037u, &b->step, sizeof *b - offsetof(struct batch, step));
     h = mix(h, batch_seqs(b), (size_t)b->n_seqs * sizeof(struct batch_seq));
     h = mix(h, batch_slots(b), (size_t)b->n_slots * sizeof(struct batch_slot));
     h = mix(h, batch_pages(b), (size_t)b->n_pages * sizeof(struct batch_page));
-    return mix(h, batch_tokens(b), (size_t)b->n_given * sizeof(int32_t));
+    h = mix(h, batch_tokens(b), (size_t)b->n_given * sizeof(int32_t));
+    return (uint32_t)(h ^ h >> 32);
 }
 
 void batch_seal(struct batch *b) { b->checksum = checksum(b); }

@@ -13,31 +13,25 @@ int32_t length_bucket(int32_t n) {
 
 int32_t length_of_bucket(int32_t b) {
     if (b < 16) return b;
-    int32_t log = 4 + (b - 16) / 8, step = 1 << (log - 3);
-    return (8 + (b - 16) % 8) * step + step / 2;
+    int32_t log = 4 + (b - 16) / 8;
+    return (8 + (b - 16) % 8) << (log - 3);
 }
 
 void lengths_learn(struct lengths *l, int32_t n) {
-    int32_t b = length_bucket(n);
-    l->count[b] += 1;
-    l->sum[b] += (float)n;
+    l->count[length_bucket(n)] += 1;
     bool fade = ++l->n % LENGTHS_FADE == 0;
-    float count = 0, sum = 0;
+    float count = 0;
     for (int32_t i = LENGTH_BUCKETS - 1; i >= 0; i--) {
-        if (fade) l->count[i] *= 0.5f, l->sum[i] *= 0.5f;
-        l->above_count[i] = count += l->count[i];
-        l->above_sum[i] = sum += l->sum[i];
+        if (fade) l->count[i] *= 0.5f;
+        l->above[i] = count += l->count[i];
     }
 }
 
-int32_t lengths_rest(const struct lengths *l, int32_t n, int32_t most) {
-    int32_t left = most - n, b = length_bucket(n);
-    if (l->n < LENGTHS_ENOUGH) return left;
-    float count = l->above_count[b + 1], sum = l->above_sum[b + 1];
-    /* Longer than nearly all before it: nothing is known but that it goes on; half as much again. */
-    float rest = count >= 2 ? sum / count - (float)n : 0.5f * (float)n;
-    if (rest < 1) rest = 1;
-    return rest < (float)left ? (int32_t)rest : left;
+double lengths_alive(const struct lengths *l, int32_t n, int32_t t) {
+    if (l->n < LENGTHS_ENOUGH) return 1;
+    float now = l->above[length_bucket(n)];
+    if (now < 2) return t <= n / 2;
+    return (double)(l->above[length_bucket(n + t)] / now);
 }
 
 static void blend(double *to, double x) { *to = *to > 0 ? *to + (x - *to) / 8 : x; }

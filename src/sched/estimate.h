@@ -4,22 +4,22 @@
 #include <stdint.h>
 
 /* ---- lengths of answers ----
- * A histogram of the lengths of finished answers, old ones fading (halved every LENGTHS_FADE). From it: how many more
- * tokens an answer of n tokens will get, E[L - n | L > n]. */
+ * A histogram of the lengths of finished answers, old ones fading (halved every LENGTHS_FADE). From it: how likely an
+ * answer of n tokens gets t more, P(L > n + t | L > n). */
 enum { LENGTH_BUCKETS = 160, LENGTHS_ENOUGH = 16, LENGTHS_FADE = 2048 };
 
 struct lengths {
-    float count[LENGTH_BUCKETS], sum[LENGTH_BUCKETS];                     /* answers, and their tokens */
-    float above_count[LENGTH_BUCKETS + 1], above_sum[LENGTH_BUCKETS + 1]; /* of this bucket and all longer ones */
+    float count[LENGTH_BUCKETS];
+    float above[LENGTH_BUCKETS]; /* of this bucket and all longer ones */
     uint32_t n;
 };
 
 void lengths_learn(struct lengths *l, int32_t n);
-/* Expected further tokens of an answer that has n of at most `most`; most - n while too little is known. */
-int32_t lengths_rest(const struct lengths *l, int32_t n, int32_t most);
-/* A bucket for any length, in order of length, and a length that stands for the bucket. */
+/* 1 while too little is known. An answer longer than nearly all before it is expected to get half as long again. */
+double lengths_alive(const struct lengths *l, int32_t n, int32_t t);
+/* A bucket for any length, in order of length. */
 int32_t length_bucket(int32_t n);
-int32_t length_of_bucket(int32_t b);
+int32_t length_of_bucket(int32_t b); /* the shortest */
 
 /* ---- cost of a step ----
  * A step with decodes takes `decode` ns, and each prompt token beside them `token` ns more; both as measured lately. */

@@ -2,6 +2,8 @@
  * Pressure is no error here: no page means evict, wait, or put back the youngest. */
 #include "sched/seq.h"
 
+#include <string.h>
+
 /* Let q's row cover n_tokens; false, and nothing is taken, when there are not that many pages or the batch cannot
  * carry the news. */
 static bool take_pages(struct sched *s, struct seq *q, int32_t n_tokens, const struct batch *b) {
@@ -35,8 +37,10 @@ static void add_entry(struct sched *s, struct seq *q, int32_t n_tokens, struct b
     *e = (struct batch_seq){.slot = q->slot, .pos = q->n_done, .n_tokens = n_tokens, .token_at = -1, .row = -1};
     if (q->n_done < q->n_given) {
         e->token_at = b->n_given;
-        int32_t *to = batch_tokens(b) + b->n_given;
-        for (int32_t i = 0; i < n_tokens; i++) to[i] = token_at(q, q->n_done + i);
+        int32_t *to = batch_tokens(b) + b->n_given, left = q->req->n_prompt - q->n_done,
+                i = left < n_tokens ? left : n_tokens;
+        if (i > 0) memcpy(to, q->req->prompt + q->n_done, (size_t)i * sizeof *to);
+        for (i = i > 0 ? i : 0; i < n_tokens; i++) to[i] = token_at(q, q->n_done + i);
         b->n_given += n_tokens;
     }
     q->n_done += n_tokens;
@@ -99,7 +103,7 @@ static void admit(struct sched *s, struct batch *b) {
         batch_slots(b)[b->n_slots++] = (struct batch_slot){.slot = q->slot, .sampling = q->req->sampling};
         share_begin(s, q);
         plan_chunk(s, q, b);
-        s->outlook.known = false;
+        policy_admitted(s, q);
     }
 }
 

@@ -1,15 +1,21 @@
 /* policy.c: who is admitted next. A policy is a row of one table: how it ranks waiting requests, whether it
  * reserves an answer's whole length, whether prompts and decodes share a step.
  *
- * Nobody is passed over more than PASSED_MOST times: a request that was, and still does not fit, holds up all
- * behind it. Over-commitment: a request is admitted when the expected peak of pages, by the lengths that finished
- * answers had, stays within the pool; when the expectation was wrong, plan.c puts the youngest back. */
+ * Nobody is passed over more than SCHED_PASSED_MOST times: a request that was, and still does not fit, holds up all
+ * behind it.
+ *
+ * Over-commitment: an answer of n tokens is still there t tokens later with the probability that finished answers tell
+ * (estimate.h). So the pages that the running sequences and a new one will hold at some time are a sum of independent
+ * numbers, of known mean and variance; a request is admitted when at all times the mean and SPREADS standard deviations
+ * stay within the pool. The fewer sequences, the wider the margin. When it was wrong all the same, plan.c puts the
+ * youngest back. */
 #include "sched/seq.h"
 
 #include <string.h>
 
 /* Waiting requests that are looked at: to rank them, and for one that fits. */
 enum { RANK = 64, LOOK_AT = 16, PASSED_MOST = SCHED_PASSED_MOST };
+static const double SPREADS = 2;
 
 static const struct policy {
     const char *name;
@@ -34,28 +40,55 @@ bool policy_prefill_first(const struct sched *s) { return policy_of(s)->prefill_
 
 /* ---- does it fit? ---- */
 
-/* Expected peak: at time t (tokens from now) the answers expected to last t or longer have grown by t each, and the
- * shorter ones have given back their own pages. Buckets by expected rest, shortest first. */
-static void outlook_add(const struct sched *s, struct outlook *o, const struct seq *q, int64_t own) {
-    int32_t b = length_bucket(lengths_rest(&s->lengths, q->n_out, q->req->max_tokens));
-    o->n[b]++;
-    o->own[b] += own;
-    if (b < o->first) o->first = b;
-    if (b > o->last) o->last = b;
+/* 0, 16, 24, 32, 48, 64, ...: two to a doubling. */
+static int32_t horizon(int h) { return h == 0 ? 0 : (h & 1 ? 16 : 24) << ((h - 1) / 2); }
+
+/* Horizons at which a sequence that may get `left` tokens more is still there. */
+static int n_horizons(int32_t left) {
+    int h = 0;
+    while (h < HORIZONS && horizon(h) < left) h++;
+    return h;
+}
+
+static double growth(const struct sched *s, int h) { return (double)horizon(h) / s->a.page_size; }
+
+/* One group's part of the outlook: of n sequences alive with probability p each, that own `own` pages in all. */
+static void add_group(const struct sched *s, struct outlook *o, int32_t length, struct outlook_group *g) {
+    struct outlook_group sum = {0};
+    for (int h = HORIZONS; h >= 0; h--) {
+        sum.n += g[h].n;
+        sum.own += g[h].own;
+        sum.own2 += g[h].own2;
+        g[h] = (struct outlook_group){0};
+        if (!sum.n || !h) continue;
+        double p = lengths_alive(&s->lengths, length, horizon(h - 1)), t = growth(s, h - 1);
+        o->mean[h - 1] += p * (sum.own + sum.n * t);
+        o->var[h - 1] += p * (1 - p) * (sum.own2 + 2 * t * sum.own + sum.n * t * t);
+    }
 }
 
 static void make_outlook(struct sched *s) {
     struct outlook *o = &s->outlook;
-    *o = (struct outlook){
-        .known = true, .start = s->a.n_pages - 1 - share_available(s), .first = LENGTH_BUCKETS, .last = -1};
+    int64_t held = s->a.n_pages - 1 - share_available(s), whole = 0;
+    int32_t first = LENGTH_BUCKETS, last = -1;
     for (const struct seq *r = s->running.first; r; r = r->next) {
         if (r->finish != FINISH_NONE) continue;
-        int32_t to_come = pages_for(s, r->n_given + 1) - r->n_pages;
+        int32_t to_come = pages_for(s, r->n_given + 1) - r->n_pages, b = length_bucket(r->n_out);
         if (to_come < 0) to_come = 0;
-        o->start += to_come;
-        o->whole += pages_for(s, r->req->n_prompt + r->req->max_tokens) - r->n_pages;
-        outlook_add(s, o, r, r->n_pages - r->n_shared + to_come);
+        double own = r->n_pages - r->n_shared + to_come;
+        held -= r->n_pages - r->n_shared;
+        whole += pages_for(s, r->req->n_prompt + r->req->max_tokens) - r->n_pages;
+        struct outlook_group *g = &o->group[b][n_horizons(r->req->max_tokens - r->n_out)];
+        g->n++;
+        g->own += own;
+        g->own2 += own * own;
+        if (b < first) first = b;
+        if (b > last) last = b;
     }
+    for (int h = 0; h < HORIZONS; h++) o->mean[h] = (double)held, o->var[h] = 0; /* what is held whoever leaves */
+    for (int32_t b = first; b <= last; b++) add_group(s, o, length_of_bucket(b), o->group[b]);
+    o->whole = whole;
+    o->known = true;
 }
 
 static bool fits_whole(const struct sched *s, const struct seq *q) {
@@ -65,20 +98,28 @@ static bool fits_whole(const struct sched *s, const struct seq *q) {
 
 static bool fits_expected(const struct sched *s, const struct seq *q) {
     const struct outlook *o = &s->outlook;
-    int32_t own = pages_for(s, q->n_given + 1) - q->peek.n_pages;
-    int32_t mine = length_bucket(lengths_rest(&s->lengths, q->n_out, q->req->max_tokens));
-    int64_t start = o->start + q->peek.n_unheld + own, alive = s->running.n + 1, room = s->a.n_pages - 1;
-    room -= room * s->a.margin_percent / 100;
-    if (start > room) return false;
-    int32_t last = mine > o->last ? mine : o->last;
-    for (int32_t b = mine < o->first ? mine : o->first; b <= last; b++) {
-        int32_t n = o->n[b] + (b == mine);
-        if (!n) continue;
-        if (start + alive * ((int64_t)length_of_bucket(b) / s->a.page_size + 1) > room) return false;
-        start -= o->own[b] + (b == mine ? own : 0);
-        alive -= n;
+    double own = pages_for(s, q->n_given + 1) - q->peek.n_pages, room = s->a.n_pages - 1;
+    room = room * (100 - s->a.margin_percent) / 100 - q->peek.n_unheld;
+    int n = n_horizons(q->req->max_tokens - q->n_out);
+    for (int h = 0; h < HORIZONS; h++) {
+        double p = h < n ? lengths_alive(&s->lengths, q->n_out, horizon(h)) : 0, mine = own + growth(s, h);
+        double left = room - o->mean[h] - p * mine, var = o->var[h] + p * (1 - p) * mine * mine;
+        if (left < 0 || left * left < SPREADS * SPREADS * var) return false;
     }
     return true;
+}
+
+void policy_admitted(struct sched *s, const struct seq *q) {
+    struct outlook *o = &s->outlook;
+    if (!o->known) return;
+    double own = pages_for(s, q->n_given + 1) - q->peek.n_pages;
+    int n = n_horizons(q->req->max_tokens - q->n_out);
+    o->whole += pages_for(s, q->req->n_prompt + q->req->max_tokens) - q->n_pages;
+    for (int h = 0; h < HORIZONS; h++) {
+        double p = h < n ? lengths_alive(&s->lengths, q->n_out, horizon(h)) : 0, mine = own + growth(s, h);
+        o->mean[h] += q->peek.n_unheld + p * mine;
+        o->var[h] += p * (1 - p) * mine * mine;
+    }
 }
 
 static bool fits_by_peek(const struct sched *s, const struct seq *q) {

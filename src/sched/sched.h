@@ -27,7 +27,7 @@
 #include <stdbool.h>
 
 /* margin_percent that traces have shown to be enough (bench/results). */
-enum { SCHED_MARGIN_PERCENT = 3 };
+enum { SCHED_MARGIN_PERCENT = 1 };
 
 /* Younger requests that may be admitted before one that waits. */
 enum { SCHED_PASSED_MOST = 8 };

@@ -42,14 +42,16 @@ struct seq_list {
     int32_t n;
 };
 
-/* What the running sequences are going to need; see policy.c. */
+/* What the running sequences are going to need, at some times from now (counted in tokens of each); see policy.c. */
+enum { HORIZONS = 22 };
 struct outlook {
-    bool known;                  /* false: something changed since it was made */
-    int64_t start;               /* pages that will be held once all their prompts are computed */
-    int64_t whole;               /* pages they still take when each answer gets as long as it may */
-    int32_t n[LENGTH_BUCKETS];   /* sequences by the tokens that are still expected of them */
-    int64_t own[LENGTH_BUCKETS]; /* pages that end with those: shared ones stay in the cache */
-    int32_t first, last;         /* buckets in use */
+    bool known;                           /* made in this plan */
+    int64_t whole;                        /* pages they still take when each answer gets as long as it may */
+    double mean[HORIZONS], var[HORIZONS]; /* pages held then */
+    struct outlook_group { /* room to make it: sequences of like length, that may live to the same horizon */
+        int32_t n;
+        double own, own2; /* pages that end with them (shared ones stay in the cache), and their squares */
+    } group[LENGTH_BUCKETS][HORIZONS + 1];
 };
 
 /* A step that was planned and not committed. */
@@ -112,6 +114,7 @@ void share_peek(struct sched *s, struct seq *q, bool now);
 
 /* policy.c */
 bool policy_prefill_first(const struct sched *s);
-struct seq *policy_next(struct sched *s); /* the waiting sequence to admit now; NULL: none may be */
+struct seq *policy_next(struct sched *s);                   /* the waiting sequence to admit now; NULL: none may be */
+void policy_admitted(struct sched *s, const struct seq *q); /* it was, and its first chunk is planned */
 
 #endif

@@ -1,10 +1,13 @@
-/* test_radix.c: the prefix cache against an obvious model: a list of (salt, tokens of k pages) -> page. Random operations, every
- * invariant checked after every step; and the parts below it, runs and pool, against bitmaps. MINISGL_TEST_LONG=1: 10 million. */
+/* test_radix.c: the prefix cache against an obvious model: a list of (salt, tokens of k pages) -> page. Random
+ * operations, every invariant checked after every step; and the parts below it, runs and pool, against bitmaps.
+ * MINISGL_TEST_LONG=1: 10 million. */
+/* clang-format off: cmocka.h needs the others first */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+/* clang-format on */
 
 #include "base/mem.h"
 #include "kv/radix.h"
@@ -98,7 +101,8 @@ static void forget_evicted(struct twin *t) {
         t->entry[i] = t->entry[--t->n];
     }
     for (int32_t i = 0; i < t->n; i++)
-        if (t->entry[i].n_pages > 1) assert_non_null(find(t, t->entry[i].salt, t->entry[i].tokens, t->entry[i].n_pages - 1));
+        if (t->entry[i].n_pages > 1)
+            assert_non_null(find(t, t->entry[i].salt, t->entry[i].tokens, t->entry[i].n_pages - 1));
 }
 
 static void evict(struct twin *t, int32_t n) {
@@ -231,7 +235,8 @@ static void like_the_model(void **state) {
 
 /* ---- order of eviction ---- */
 
-/* Sequences that part at known places, each used whole: the page that goes is always the last of the longest unused one. */
+/* Sequences that part at known places, each used whole: the page that goes is always the last of the longest unused
+ * one. */
 static void least_recently_used_first(void **state) {
     (void)state;
     enum { N = 24, LEN = 6, PAGES = 200 };
@@ -374,7 +379,7 @@ static void pool_like_a_bitmap(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(like_the_model), cmocka_unit_test(least_recently_used_first), cmocka_unit_test(many_salts),
+        cmocka_unit_test(like_the_model),     cmocka_unit_test(least_recently_used_first), cmocka_unit_test(many_salts),
         cmocka_unit_test(runs_like_a_bitmap), cmocka_unit_test(pool_like_a_bitmap),
     };
     return cmocka_run_group_tests_name("radix", tests, NULL, NULL);
