@@ -13,9 +13,6 @@ enum { STOP_TOKEN = 0, SECOND = 1000000000 };
 /* A request between its arrival and its last token. */
 struct job {
     struct request r;
-    int32_t index;          /* in the trace */
-    int32_t n_out;          /* after so many tokens its answer ends */
-    int32_t high;           /* positions computed so far, or found in the cache; -1: no step yet */
     uint64_t arrived, last; /* of its last token; 0: none yet */
     int32_t *tokens;        /* the prompt, then room for the answer */
 };
@@ -33,7 +30,8 @@ struct sim {
     struct outbox box;
     struct batch *batch[2];
     struct result result;
-    struct job **by_slot;
+    int32_t *by_slot;       /* the request in the trace */
+    int32_t *high;          /* of each request: positions computed so far, or found in the cache; -1: no step yet */
     uint64_t now, ends[2];  /* of the steps under way */
     uint64_t free_at, busy; /* the device is free from then on */
     int32_t next;           /* request to arrive */
@@ -140,9 +138,6 @@ static void add_job(struct sim *s, int32_t i) {
     struct job *j = mem_zalloc(1, sizeof *j);
     j->tokens = mem_array((size_t)t->n_prompt + (size_t)max_tokens, sizeof *j->tokens);
     trace_tokens(s->a->trace, i, j->tokens);
-    j->index = i;
-    j->n_out = t->n_out;
-    j->high = -1;
     j->arrived = arrival(s, i);
     j->r = (struct request){.id = (uint64_t)i,
                             .prompt = j->tokens,
@@ -154,7 +149,7 @@ static void add_job(struct sim *s, int32_t i) {
                             .owner = j,
                             .out_tokens = j->tokens + t->n_prompt};
     j->r.sampling.n_logprobs = -1;
-    j->r.sampling.seed = (uint64_t)(uintptr_t)j; /* comes back in the batch, with the slot */
+    j->r.sampling.seed = (uint64_t)i; /* comes back in the batch, with the slot */
     s->out->n_requests++;
     s->out->prompt_tokens += (uint64_t)t->n_prompt;
     s->out->output_tokens += (uint64_t)t->n_out;
@@ -184,23 +179,30 @@ static void take_news(struct sim *s) {
 
 /* ---- the device ---- */
 
-static void count(struct sim *s, struct job *j, const struct batch_seq *q) {
-    int32_t end = q->pos + q->n_tokens, most = j->r.n_prompt + j->n_out - 1;
+/* The device knows requests by their place in the trace: one may be gone while a step that was planned before still
+ * holds it. */
+static const struct trace_request *in_slot(const struct sim *s, int32_t slot) {
+    return &s->a->trace->req[s->by_slot[slot]];
+}
+
+static void count(struct sim *s, const struct batch_seq *q) {
+    const struct trace_request *t = in_slot(s, q->slot);
+    int32_t end = q->pos + q->n_tokens, most = t->n_prompt + t->n_out - 1, *high = &s->high[s->by_slot[q->slot]];
     s->out->computed += (uint64_t)q->n_tokens;
-    if (j->high > q->pos) s->out->twice += (uint64_t)((end < j->high ? end : j->high) - q->pos);
+    if (*high > q->pos) s->out->twice += (uint64_t)((end < *high ? end : *high) - q->pos);
     if (end > most) s->out->dropped += (uint64_t)(end - most);
-    if (end > j->high) j->high = end;
+    if (end > *high) *high = end;
 }
 
 static struct work work_of(struct sim *s, const struct batch *b) {
     struct work w = {.n_tokens = b->n_tokens, .n_rows = b->n_rows};
     for (int32_t i = 0; i < b->n_slots; i++)
-        s->by_slot[batch_slots(b)[i].slot] = (struct job *)(uintptr_t)batch_slots(b)[i].sampling.seed;
+        s->by_slot[batch_slots(b)[i].slot] = (int32_t)batch_slots(b)[i].sampling.seed;
     for (int32_t i = 0; i < b->n_seqs; i++) {
         const struct batch_seq *q = &batch_seqs(b)[i];
         w.kv_read += q->pos + q->n_tokens;
         if (q->n_tokens > 1) w.pairs += (double)q->n_tokens * (q->pos + 0.5 * q->n_tokens);
-        count(s, s->by_slot[q->slot], q);
+        count(s, q);
     }
     return w;
 }
@@ -222,9 +224,10 @@ static void commit_oldest(struct sim *s) {
     for (int32_t i = 0; i < b->n_seqs; i++) {
         const struct batch_seq *q = &batch_seqs(b)[i];
         if (q->row < 0) continue;
-        struct job *j = s->by_slot[q->slot];
-        int32_t n_out = q->pos + q->n_tokens - j->r.n_prompt + 1;
-        int32_t token = n_out == j->n_out ? STOP_TOKEN : 1 + (j->index * 7919 + n_out) % 100003;
+        const struct trace_request *t = in_slot(s, q->slot);
+        int32_t n_out = q->pos + q->n_tokens - t->n_prompt + 1;
+        int32_t token =
+            n_out == t->n_out ? STOP_TOKEN : (int32_t)(1 + ((int64_t)s->by_slot[q->slot] * 7919 + n_out) % 100003);
         s->result.rows[q->row] = (struct result_row){.slot = q->slot, .n_tokens = 1, .tokens = {token}};
     }
     sched_commit(s->sched, b, &s->result, s->now);
@@ -267,6 +270,8 @@ int sim_run(const struct sim_args *a, struct sim_report *out, struct err *e) {
     for (int i = 0; i < 2; i++) s.batch[i] = batch_init(mem_aligned(64, batch_size(&lim)), &lim);
     s.result.rows = mem_zalloc((size_t)lim.max_seqs, sizeof *s.result.rows);
     s.by_slot = mem_zalloc((size_t)lim.max_seqs, sizeof *s.by_slot);
+    s.high = mem_array((size_t)a->trace->n, sizeof *s.high);
+    for (int32_t i = 0; i < a->trace->n; i++) s.high[i] = -1;
     s.sched = sched_new(&args);
     while (s.next < a->trace->n || !sched_idle(s.sched) || s.under_way) {
         if (!s.under_way && sched_idle(s.sched)) advance(&s, arrival(&s, s.next));
@@ -279,6 +284,7 @@ int sim_run(const struct sim_args *a, struct sim_report *out, struct err *e) {
     for (int i = 0; i < 2; i++) free(s.batch[i]);
     free(s.result.rows);
     free(s.by_slot);
+    free(s.high);
     free(s.ttft.us);
     free(s.itl.us);
     return 0;
