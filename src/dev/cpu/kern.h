@@ -389,22 +389,25 @@ static void direct_f16(int32_t m, const struct cols *c, const struct slice *s, f
     switch (m) { CASES_4(KIND_F16, 1) }
 }
 static void direct_bf16(int32_t m, const struct cols *c, const struct slice *s, float *out, const char **ahead) {
-    switch (m) {
-#if DOT
-        CASES_4(KIND_DOT, 1)
-#else
-        CASES_4(KIND_BF16, 1)
-#endif
-    }
+    switch (m) { CASES_4(KIND_BF16, 1) }
 }
+#if DOT
+static void direct_dot(int32_t m, const struct cols *c, const struct slice *s, float *out, const char **ahead) {
+    switch (m) { CASES_4(KIND_DOT, 1) }
+}
+#endif
 
 static void direct_any(enum kind kind, int32_t m, const struct cols *c, const struct slice *s, float *out, const char **ahead) {
     if (kind == KIND_F32)
         direct_f32(m, c, s, out, ahead);
     else if (kind == KIND_F16)
         direct_f16(m, c, s, out, ahead);
-    else
+    else if (!DOT || kind == KIND_BF16)
         direct_bf16(m, c, s, out, ahead);
+#if DOT
+    else
+        direct_dot(m, c, s, out, ahead);
+#endif
 }
 
 /* Add up finished slices in the order of the tree: after slice s the top of the stack folds once for every trailing 1 of s. */
@@ -657,21 +660,115 @@ static void att_init(struct att *a, const struct att_job *j, int32_t piece, void
     memset(a->acc, 0, rows * (size_t)a->dp * 4);
 }
 
-/* K and V of positions first .. first + 63 into panels; from n_valid on they count as zero. */
-static void att_pack(struct att *a, int32_t first, int32_t n_valid) {
+INLINE enum kind kv_kind(enum dtype t) { return t == DT_F32 ? KIND_F32 : t == DT_F16 ? KIND_F16 : KIND_BF16; }
+
+/* K rows of positions first .. first + 63; from n_valid on they count as zero. The next block's lines are on their way. */
+INLINE void att_rows(const struct att *a, int32_t first, int32_t n_valid, const char *row[ATT_BLOCK]) {
     const struct att_job *j = a->j;
-    enum kind kind = j->dtype == DT_F32 ? KIND_F32 : j->dtype == DT_F16 ? KIND_F16 : KIND_BF16;
-    const char *row[ATT_BLOCK];
+    int32_t last = a->p.seq->pos + a->p.t1 - 1;
     for (int32_t i = 0; i < ATT_BLOCK; i++) row[i] = i < n_valid ? kv_row(j, a->p.seq, a->p.head, first + i) : zeros;
-    for (int32_t i = 0; i < ATT_BLOCK; i += W) {
-        uint32_t *to = a->k + (size_t)i * (size_t)a->d;
-        pack_any(kind, to, row + i, 0, a->d, row[i]);
+    for (int32_t i = 0; i < ATT_BLOCK && first + ATT_BLOCK + i <= last; i++) {
+        const char *next = kv_row(j, a->p.seq, a->p.head, first + ATT_BLOCK + i);
+        for (size_t b = 0; b < (size_t)a->d * dtype_size(j->dtype); b += 64) {
+            __builtin_prefetch(next + b, 0, 2);
+            __builtin_prefetch(next + j->v_at + b, 0, 2);
+        }
     }
+}
+
+INLINE const char *v_row(const struct att *a, const char *k_row) { return k_row == zeros ? zeros : k_row + a->j->v_at; }
+
+/* Many rows: K turned into panels, V as float32. */
+static void att_pack(struct att *a, const char *const *row) {
+    const struct att_job *j = a->j;
+    for (int32_t i = 0; i < ATT_BLOCK; i += W)
+        pack_any(kv_kind(j->dtype), a->k + (size_t)i * (size_t)a->d, row + i, 0, a->d, row[i]);
     for (int32_t i = 0; i < ATT_BLOCK; i++) {
-        const char *v = row[i] == zeros ? zeros : row[i] + j->v_at;
+        const char *v = v_row(a, row[i]);
         float *to = (float *)(void *)(a->v + (size_t)i * W);
         for (int32_t c = 0; c < a->d; c += W, to += ATT_BLOCK * W)
             load(to, elem_at(v, j->dtype, c), j->dtype, a->d - c < W ? a->d - c : W);
+    }
+}
+
+static void att_scores(struct att *a, int32_t r0, int32_t rows) {
+    for (int32_t i = 0; i < ATT_BLOCK; i += W)
+        tiles(false, rows,
+              (struct tile_args){.panel = a->k + (size_t)i * (size_t)a->d, .x = a->q + (size_t)r0 * (size_t)a->d, .ldx = (size_t)a->d,
+                                 .steps = a->d, .acc = a->s + (size_t)r0 * ATT_BLOCK + i, .lda = ATT_BLOCK, .zero = true});
+}
+
+static void att_values(struct att *a, int32_t r0, int32_t rows) {
+    for (int32_t c = 0; c < a->dp; c += W)
+        tiles(false, rows,
+              (struct tile_args){.panel = a->v + (size_t)c * ATT_BLOCK, .x = a->s + (size_t)r0 * ATT_BLOCK, .ldx = ATT_BLOCK,
+                                 .steps = ATT_BLOCK, .acc = a->acc + (size_t)r0 * (size_t)a->dp + c, .lda = (size_t)a->dp});
+}
+
+/* Few rows (decode): K is turned in registers and V used as it lies; the same chains without the panels. */
+static void att_scores_direct(struct att *a, const char *const *row) {
+    float out[DIRECT_ROWS * DIRECT_COLS];
+    const struct slice s = {a->q, (size_t)a->d, 0, a->d};
+    for (int32_t i = 0; i < ATT_BLOCK; i += DIRECT_COLS) {
+        struct cols c;
+        memcpy(c.row, row + i, DIRECT_COLS * sizeof *row);
+        const char *ahead = row[i]; /* att_rows prefetches */
+        direct_any(kv_kind(a->j->dtype), a->rows, &c, &s, out, &ahead);
+        for (int32_t r = 0; r < a->rows; r++)
+            memcpy(a->s + r * ATT_BLOCK + i, out + r * DIRECT_COLS, DIRECT_COLS * sizeof *out);
+    }
+}
+
+INLINE void att_values_m(struct att *a, int32_t m, enum dtype t, const char *const *row) {
+    for (int32_t c = 0; c < a->dp; c += W) {
+        vf acc[DIRECT_ROWS][NR];
+        int32_t n = a->d - c;
+        UNROLL
+        for (int32_t i = 0; i < m; i++) {
+            UNROLL
+            for (int32_t b = 0; b < NR; b++) acc[i][b] = v_load(a->acc + (size_t)i * (size_t)a->dp + c + b * L);
+        }
+        for (int32_t k = 0; k < ATT_BLOCK; k++) {
+            const char *v = elem_at(v_row(a, row[k]), t, c);
+            vf x[NR];
+            if (n >= W) {
+                UNROLL
+                for (int32_t b = 0; b < NR; b++) x[b] = v_load_any(elem_at(v, t, b * L), t);
+            } else {
+                float tail[W] = {0};
+                load(tail, v, t, n);
+                UNROLL
+                for (int32_t b = 0; b < NR; b++) x[b] = v_load(tail + b * L);
+            }
+            UNROLL
+            for (int32_t i = 0; i < m; i++) {
+                UNROLL
+                for (int32_t b = 0; b < NR; b++) acc[i][b] = V_FMA(v_set(a->s[i * ATT_BLOCK + k]), x[b], acc[i][b]);
+            }
+        }
+        UNROLL
+        for (int32_t i = 0; i < m; i++) {
+            UNROLL
+            for (int32_t b = 0; b < NR; b++) v_store(a->acc + (size_t)i * (size_t)a->dp + c + b * L, acc[i][b]);
+        }
+    }
+}
+
+#define VALUES_CASES(t)                                                                                                \
+    switch (a->rows) {                                                                                                 \
+    case 1: att_values_m(a, 1, t, row); break;                                                                         \
+    case 2: att_values_m(a, 2, t, row); break;                                                                         \
+    case 3: att_values_m(a, 3, t, row); break;                                                                         \
+    default: att_values_m(a, 4, t, row); break;                                                                        \
+    }
+
+static void att_values_direct(struct att *a, const char *const *row) {
+    if (a->j->dtype == DT_BF16) {
+        VALUES_CASES(DT_BF16)
+    } else if (a->j->dtype == DT_F16) {
+        VALUES_CASES(DT_F16)
+    } else {
+        VALUES_CASES(DT_F32)
     }
 }
 
@@ -707,23 +804,27 @@ static void att_block(struct att *a, int32_t first) {
     const struct att_job *j = a->j;
     int32_t p0 = a->p.seq->pos + a->p.t0, last = a->p.seq->pos + a->p.t1 - 1, window = j->window > 0 ? j->window : INT32_MAX;
     int32_t n_valid = last - first + 1 < ATT_BLOCK ? last - first + 1 : ATT_BLOCK;
-    att_pack(a, first, n_valid);
+    const char *row[ATT_BLOCK];
+    att_rows(a, first, n_valid, row);
     int32_t t0 = first > p0 ? first - p0 : 0, t1 = a->p.t1 - a->p.t0;      /* tokens at or behind the block's start */
     int64_t out = (int64_t)first + ATT_BLOCK - 1 + window - p0;            /* the first token that sees none of it */
     if (out < t1) t1 = (int32_t)out;
     int32_t r0 = t0 * a->p.n_q, rows = t1 * a->p.n_q - r0;
-    for (int32_t i = 0; i < ATT_BLOCK; i += W)
-        tiles(false, rows,
-              (struct tile_args){.panel = a->k + (size_t)i * (size_t)a->d, .x = a->q + (size_t)r0 * (size_t)a->d, .ldx = (size_t)a->d,
-                                 .steps = a->d, .acc = a->s + (size_t)r0 * ATT_BLOCK + i, .lda = ATT_BLOCK, .zero = true});
+    bool few = a->rows <= DIRECT_ROWS && rows == a->rows;
+    if (few) {
+        att_scores_direct(a, row);
+    } else {
+        att_pack(a, row);
+        att_scores(a, r0, rows);
+    }
     for (int32_t r = r0; r < r0 + rows; r++) {
         int32_t p = p0 + r / a->p.n_q, hi = p - first + 1 < ATT_BLOCK ? p - first + 1 : ATT_BLOCK;
         att_softmax(a, r, p - first >= window ? p - first - window + 1 : 0, hi);
     }
-    for (int32_t c = 0; c < a->dp; c += W)
-        tiles(false, rows,
-              (struct tile_args){.panel = a->v + (size_t)c * ATT_BLOCK, .x = a->s + (size_t)r0 * ATT_BLOCK, .ldx = ATT_BLOCK,
-                                 .steps = ATT_BLOCK, .acc = a->acc + (size_t)r0 * (size_t)a->dp + c, .lda = (size_t)a->dp});
+    if (few)
+        att_values_direct(a, row);
+    else
+        att_values(a, r0, rows);
 }
 
 static void attention(const struct att_job *j, int32_t piece, void *scratch) {
