@@ -1,0 +1,226 @@
+/* kern_attention.h: the part of kern.h that attends over KV pages; included by it alone.
+ *
+ * A piece is some tokens of one sequence with the query heads of one KV head. It goes through absolute blocks of 64 positions:
+ * scores (a chain over d each), the block's maximum, exponentials, and values (a chain over the 64 positions each); what was
+ * there shrinks by exp(old maximum - new). Positions that a row does not see count as zero, so its numbers do not depend on
+ * which rows share the block. */
+
+static const char zeros[HEAD_DIM_MAX * 4];
+
+/* A piece's rows are (token, query head), tokens first; row r belongs to token r / n_q. */
+struct att {
+    const struct att_job *j;
+    struct att_piece p;
+    int32_t rows, d, dp; /* dp: D up to a multiple of W */
+    uint32_t *k, *v;     /* panels of one block: [64 / W][D][W] and [dp / W][64][W] */
+    float *q, *s, *acc;  /* [rows, D], [rows, 64], [rows, dp] */
+    float *max, *sum;    /* [rows] */
+};
+
+static size_t att_scratch(int32_t rows, int32_t head_dim) {
+    size_t d = ((size_t)head_dim + 31) & ~(size_t)31, dp = ((size_t)head_dim + W - 1) / W * W, r = (size_t)rows;
+    return 4 * (ATT_BLOCK * (d + dp) + r * (d + ATT_BLOCK + dp + 2)) + 64;
+}
+
+static void att_init(struct att *a, const struct att_job *j, int32_t piece, void *scratch) {
+    a->j = j;
+    a->p = att_piece_at(j, piece);
+    a->d = j->head_dim;
+    a->dp = (a->d + W - 1) / W * W;
+    a->rows = (a->p.t1 - a->p.t0) * a->p.n_q;
+    size_t d = ((size_t)a->d + 31) & ~(size_t)31, rows = (size_t)a->rows;
+    a->k = scratch;
+    a->v = a->k + ATT_BLOCK * d;
+    a->acc = (float *)(void *)(a->v + ATT_BLOCK * a->dp);
+    a->s = a->acc + rows * (size_t)a->dp;
+    a->q = a->s + rows * ATT_BLOCK;
+    a->max = a->q + rows * d;
+    a->sum = a->max + rows;
+    for (int32_t r = 0; r < a->rows; r++) {
+        const float *q = j->q + (size_t)(a->p.seq->row + a->p.t0 + r / a->p.n_q) * j->ldq;
+        memcpy(a->q + (size_t)r * (size_t)a->d, q + (size_t)(a->p.q_head + r % a->p.n_q) * (size_t)a->d, (size_t)a->d * 4);
+        a->max[r] = -INFINITY;
+        a->sum[r] = 0;
+    }
+    memset(a->acc, 0, rows * (size_t)a->dp * 4);
+}
+
+INLINE enum kind kv_kind(enum dtype t) { return t == DT_F32 ? KIND_F32 : t == DT_F16 ? KIND_F16 : KIND_BF16; }
+
+/* K rows of positions first .. first + 63; from n_valid on they count as zero. The next block's lines are on their way. */
+INLINE void att_rows(const struct att *a, int32_t first, int32_t n_valid, const char *row[ATT_BLOCK]) {
+    const struct att_job *j = a->j;
+    int32_t last = a->p.seq->pos + a->p.t1 - 1;
+    for (int32_t i = 0; i < ATT_BLOCK; i++) row[i] = i < n_valid ? kv_row(j, a->p.seq, a->p.head, first + i) : zeros;
+    for (int32_t i = 0; i < ATT_BLOCK && first + ATT_BLOCK + i <= last; i++) {
+        const char *next = kv_row(j, a->p.seq, a->p.head, first + ATT_BLOCK + i);
+        for (size_t b = 0; b < (size_t)a->d * dtype_size(j->dtype); b += 64) {
+            __builtin_prefetch(next + b, 0, 2);
+            __builtin_prefetch(next + j->v_at + b, 0, 2);
+        }
+    }
+}
+
+INLINE const char *v_row(const struct att *a, const char *k_row) { return k_row == zeros ? zeros : k_row + a->j->v_at; }
+
+/* Many rows: K turned into panels, V as float32. */
+static void att_pack(struct att *a, const char *const *row) {
+    const struct att_job *j = a->j;
+    for (int32_t i = 0; i < ATT_BLOCK; i += W)
+        pack_any(kv_kind(j->dtype), a->k + (size_t)i * (size_t)a->d, row + i, 0, a->d, row[i], 0);
+    for (int32_t i = 0; i < ATT_BLOCK; i++) {
+        const char *v = v_row(a, row[i]);
+        float *to = (float *)(void *)(a->v + (size_t)i * W);
+        for (int32_t c = 0; c < a->d; c += W, to += ATT_BLOCK * W)
+            load(to, elem_at(v, j->dtype, c), j->dtype, a->d - c < W ? a->d - c : W);
+    }
+}
+
+static void att_scores(struct att *a, int32_t r0, int32_t rows) {
+    for (int32_t i = 0; i < ATT_BLOCK; i += W)
+        tiles(false, rows,
+              (struct tile_args){.panel = a->k + (size_t)i * (size_t)a->d, .x = a->q + (size_t)r0 * (size_t)a->d, .ldx = (size_t)a->d,
+                                 .steps = a->d, .acc = a->s + (size_t)r0 * ATT_BLOCK + i, .lda = ATT_BLOCK, .zero = true});
+}
+
+static void att_values(struct att *a, int32_t r0, int32_t rows) {
+    for (int32_t c = 0; c < a->dp; c += W)
+        tiles(false, rows,
+              (struct tile_args){.panel = a->v + (size_t)c * ATT_BLOCK, .x = a->s + (size_t)r0 * ATT_BLOCK, .ldx = ATT_BLOCK,
+                                 .steps = ATT_BLOCK, .acc = a->acc + (size_t)r0 * (size_t)a->dp + c, .lda = (size_t)a->dp});
+}
+
+/* Few rows (decode): K is turned in registers and V used as it lies; the same chains without the panels. */
+static void att_scores_direct(struct att *a, const char *const *row) {
+    float out[DIRECT_ROWS * DIRECT_COLS];
+    const struct slice s = {a->q, (size_t)a->d, 0, a->d};
+    for (int32_t i = 0; i < ATT_BLOCK; i += DIRECT_COLS) {
+        struct cols c = {.ahead_on = 0};
+        memcpy(c.row, row + i, DIRECT_COLS * sizeof *row);
+        const char *ahead = row[i]; /* att_rows prefetches */
+        direct_any(kv_kind(a->j->dtype), a->rows, &c, &s, out, &ahead);
+        for (int32_t r = 0; r < a->rows; r++)
+            memcpy(a->s + r * ATT_BLOCK + i, out + r * DIRECT_COLS, DIRECT_COLS * sizeof *out);
+    }
+}
+
+INLINE void att_values_m(struct att *a, int32_t m, enum dtype t, const char *const *row) {
+    for (int32_t c = 0; c < a->dp; c += W) {
+        vf acc[DIRECT_ROWS][NR];
+        int32_t n = a->d - c;
+        UNROLL
+        for (int32_t i = 0; i < m; i++) {
+            UNROLL
+            for (int32_t b = 0; b < NR; b++) acc[i][b] = v_load(a->acc + (size_t)i * (size_t)a->dp + c + b * L);
+        }
+        for (int32_t k = 0; k < ATT_BLOCK; k++) {
+            const char *v = elem_at(v_row(a, row[k]), t, c);
+            vf x[NR];
+            if (n >= W) {
+                UNROLL
+                for (int32_t b = 0; b < NR; b++) x[b] = v_load_any(elem_at(v, t, b * L), t);
+            } else {
+                float tail[W] = {0};
+                load(tail, v, t, n);
+                UNROLL
+                for (int32_t b = 0; b < NR; b++) x[b] = v_load(tail + b * L);
+            }
+            UNROLL
+            for (int32_t i = 0; i < m; i++) {
+                UNROLL
+                for (int32_t b = 0; b < NR; b++) acc[i][b] = V_FMA(v_set(a->s[i * ATT_BLOCK + k]), x[b], acc[i][b]);
+            }
+        }
+        UNROLL
+        for (int32_t i = 0; i < m; i++) {
+            UNROLL
+            for (int32_t b = 0; b < NR; b++) v_store(a->acc + (size_t)i * (size_t)a->dp + c + b * L, acc[i][b]);
+        }
+    }
+}
+
+#define VALUES_CASES(t)                                                                                                \
+    switch (a->rows) {                                                                                                 \
+    case 1: att_values_m(a, 1, t, row); break;                                                                         \
+    case 2: att_values_m(a, 2, t, row); break;                                                                         \
+    case 3: att_values_m(a, 3, t, row); break;                                                                         \
+    default: att_values_m(a, 4, t, row); break;                                                                        \
+    }
+
+static void att_values_direct(struct att *a, const char *const *row) {
+    if (a->j->dtype == DT_BF16) {
+        VALUES_CASES(DT_BF16)
+    } else if (a->j->dtype == DT_F16) {
+        VALUES_CASES(DT_F16)
+    } else {
+        VALUES_CASES(DT_F32)
+    }
+}
+
+/* One row's scores of a block to probabilities; lo .. hi - 1 are the positions it sees. The old sums shrink to the new maximum. */
+INLINE void att_softmax(struct att *a, int32_t r, int32_t lo, int32_t hi) {
+    enum { N = ATT_BLOCK / L };
+    float *s = a->s + (size_t)r * ATT_BLOCK;
+    vf x[N], top = v_set(a->max[r]);
+    for (int32_t i = 0; i < N; i++) {
+        x[i] = v_load(s + i * L) * v_set(a->j->scale);
+        if (lo > 0 || hi < ATT_BLOCK) {
+            vi at = (vi)(v_iota() + v_setu((uint32_t)(i * L)));
+            x[i] = v_sel((at >= (vi)v_setu((uint32_t)lo)) & (at < (vi)v_setu((uint32_t)hi)), x[i], v_set(-INFINITY));
+        }
+        top = V_MAX(x[i], top);
+    }
+    float max = v_top(top);
+    vf sum = v_set(0);
+    for (int32_t i = 0; i < N; i++) {
+        vf e = v_exp(x[i] - v_set(max));
+        v_store(s + i * L, e);
+        sum += e;
+    }
+    vf shrink = v_exp(v_set(a->max[r] - max));
+    a->sum[r] = a->sum[r] * shrink[0] + v_sum(sum);
+    a->max[r] = max;
+    float *acc = a->acc + (size_t)r * (size_t)a->dp;
+    for (int32_t c = 0; c < a->dp; c += L) v_store(acc + c, v_load(acc + c) * shrink);
+}
+
+/* One block of positions for the rows that see some of it. */
+static void att_block(struct att *a, int32_t first) {
+    const struct att_job *j = a->j;
+    int32_t p0 = a->p.seq->pos + a->p.t0, last = a->p.seq->pos + a->p.t1 - 1, window = j->window > 0 ? j->window : INT32_MAX;
+    int32_t n_valid = last - first + 1 < ATT_BLOCK ? last - first + 1 : ATT_BLOCK;
+    const char *row[ATT_BLOCK];
+    att_rows(a, first, n_valid, row);
+    int32_t t0 = first > p0 ? first - p0 : 0, t1 = a->p.t1 - a->p.t0;      /* tokens at or behind the block's start */
+    int64_t out = (int64_t)first + ATT_BLOCK - 1 + window - p0;            /* the first token that sees none of it */
+    if (out < t1) t1 = (int32_t)out;
+    int32_t r0 = t0 * a->p.n_q, rows = t1 * a->p.n_q - r0;
+    bool few = a->rows <= DIRECT_ROWS && rows == a->rows;
+    if (few) {
+        att_scores_direct(a, row);
+    } else {
+        att_pack(a, row);
+        att_scores(a, r0, rows);
+    }
+    for (int32_t r = r0; r < r0 + rows; r++) {
+        int32_t p = p0 + r / a->p.n_q, hi = p - first + 1 < ATT_BLOCK ? p - first + 1 : ATT_BLOCK;
+        att_softmax(a, r, p - first >= window ? p - first - window + 1 : 0, hi);
+    }
+    if (few)
+        att_values_direct(a, row);
+    else
+        att_values(a, r0, rows);
+}
+
+static void attention(const struct att_job *j, int32_t piece, void *scratch) {
+    struct att a;
+    att_init(&a, j, piece, scratch);
+    int32_t p0 = a.p.seq->pos + a.p.t0, last = a.p.seq->pos + a.p.t1 - 1;
+    int32_t first = j->window > 0 && p0 >= j->window ? (p0 - j->window + 1) / ATT_BLOCK * ATT_BLOCK : 0;
+    for (; first <= last; first += ATT_BLOCK) att_block(&a, first);
+    for (int32_t r = 0; r < a.rows; r++) {
+        float *out = j->out + (size_t)(a.p.seq->row + a.p.t0 + r / a.p.n_q) * j->ldo + (size_t)(a.p.q_head + r % a.p.n_q) * (size_t)a.d;
+        const float *acc = a.acc + (size_t)r * (size_t)a.dp;
+        for (int32_t c = 0; c < a.d; c += L) v_store_n(out + c, v_load(acc + c) / v_set(a.sum[r]), a.d - c);
+    }
+}

@@ -1,0 +1,372 @@
+/* kern_linear.h: the part of kern.h that multiplies by weights; included by it alone.
+ *
+ * Few rows go `direct`: weights are turned in registers and used at once. More rows go `packed`: a panel of W columns by some
+ * steps of k is turned into the scratch memory once, and register tiles of MR rows work through it. Both make an output
+ * by the same chain: from zero, over k ascending, slices of k apart and then added in the tree. */
+
+/* Up to W or DIRECT_COLS rows of a weight, as columns of the product; those past the last repeat it and are not stored. */
+struct cols {
+    const char *row[W > DIRECT_COLS ? W : DIRECT_COLS];
+    const char *ahead; /* where the memory that comes next starts, for prefetching */
+    size_t ahead_on;   /* 1; 0 where rows do not follow each other (a shard): prefetching in order would fetch others' columns */
+};
+
+INLINE void cols_set(struct cols *c, const struct view *w, int32_t n, int32_t end, int32_t count) {
+    for (int32_t i = 0; i < count; i++)
+        c->row[i] = elem_at(w->data, w->dtype, (int64_t)(n + i < end ? n + i : end - 1) * w->ld);
+    c->ahead_on = w->ld == w->k;
+    c->ahead = c->ahead_on ? elem_at(w->data, w->dtype, (int64_t)(n + count) * w->ld) : c->row[0];
+}
+
+/* The same for rows that end after `bytes`: what is missing is zero. */
+static void turn_tail(const char *const *row, int64_t at, size_t bytes, vu o[L]) {
+    char copy[L][L * 4];
+    const char *rows[L];
+    memset(copy, 0, sizeof copy);
+    for (int r = 0; r < L; r++) {
+        memcpy(copy[r], row[r] + at, bytes);
+        rows[r] = copy[r];
+    }
+    turn(rows, 0, o);
+}
+
+INLINE vf pair_lo(enum kind kind, vu d) { return kind == KIND_F16 ? v_f16_lo(d) : (vf)(d << 16); }
+INLINE vf pair_hi(enum kind kind, vu d) { return kind == KIND_F16 ? v_f16_hi(d) : (vf)(d & 0xffff0000u); }
+
+/* acc[i] += L turned dwords times row i of x, k ascending: turn_k numbers, or n_k when fewer. x: float32, or bf16 pairs. */
+INLINE void turn_mac(enum kind kind, vf *acc, int32_t m, const vu o[L], const void *x, size_t ldx, int32_t n_k) {
+    const float *xf = x;
+    UNROLL
+    for (int32_t j = 0; j < L; j++) {
+        if (kind == KIND_DOT) {
+            if (2 * j >= n_k) break;
+            UNROLL
+            for (int32_t i = 0; i < m; i++) {
+                uint32_t pair;
+                memcpy(&pair, (const uint16_t *)x + (size_t)i * ldx + 2 * j, 4);
+                acc[i] = V_DOT(acc[i], o[j], v_setu(pair));
+            }
+        } else if (kind == KIND_F32) {
+            if (j >= n_k) break;
+            UNROLL
+            for (int32_t i = 0; i < m; i++) acc[i] = V_FMA(v_set(xf[(size_t)i * ldx + (size_t)j]), (vf)o[j], acc[i]);
+        } else {
+            if (2 * j >= n_k) break;
+            vf lo = pair_lo(kind, o[j]), hi = pair_hi(kind, o[j]);
+            UNROLL
+            for (int32_t i = 0; i < m; i++) acc[i] = V_FMA(v_set(xf[(size_t)i * ldx + 2 * (size_t)j]), lo, acc[i]);
+            if (2 * j + 1 >= n_k) break;
+            UNROLL
+            for (int32_t i = 0; i < m; i++) acc[i] = V_FMA(v_set(xf[(size_t)i * ldx + 2 * (size_t)j + 1]), hi, acc[i]);
+        }
+    }
+}
+
+/* What a slice of K reads: x and weights from k0, n_k numbers; x0: where the slice starts in x (it is padded there for KIND_DOT). */
+struct slice {
+    const void *x;
+    size_t ldx;
+    int32_t k0, n_k;
+};
+
+INLINE struct slice slice_at(const struct lin_job *j, enum kind kind, int32_t row, int32_t s) {
+    struct slice c = {.n_k = j->k / j->k_slices};
+    c.k0 = s * c.n_k;
+    if (kind == KIND_DOT) {
+        c.ldx = j->ldxh;
+        c.x = j->xh + (size_t)row * c.ldx + (size_t)s * (((size_t)c.n_k + 1) & ~(size_t)1);
+    } else {
+        c.ldx = j->ldx;
+        c.x = j->x + (size_t)row * c.ldx + (size_t)c.k0;
+    }
+    return c;
+}
+
+/* Where number k of the slice's first row of x lies. */
+INLINE const void *x_at(enum kind kind, const struct slice *s, int32_t k) {
+    return kind == KIND_DOT ? (const void *)((const uint16_t *)s->x + k) : (const void *)((const float *)s->x + k);
+}
+
+/* m rows, DIRECT_COLS columns: out[m][DIRECT_COLS] = one slice. Every line of the weights is read once and whole: rows are often
+ * a power of two apart, so their lines compete for the same few places of the first-level cache and do not stay there.
+ * NOTE: the memory that follows is prefetched in its own order, one line for each line used. */
+INLINE void direct_slice(enum kind kind, int32_t m, const struct cols *c, const struct slice *s, float *out, const char **ahead) {
+    enum { B = DIRECT_COLS / L, LINE = 64 / (L * 4) };
+    vf acc[B][DIRECT_ROWS];
+    UNROLL
+    for (int32_t b = 0; b < B; b++) {
+        UNROLL
+        for (int32_t i = 0; i < m; i++) acc[b][i] = v_set(0);
+    }
+    int32_t k = 0, size = kind == KIND_F32 ? 4 : 2, tk = turn_k(kind);
+    const char *pf = *ahead;
+    for (; k + LINE * tk <= s->n_k; k += LINE * tk) {
+        UNROLL
+        for (int32_t b = 0; b < B; b++) {
+            UNROLL
+            for (int32_t l = 0; l < LINE; l++) {
+                vu o[L];
+                turn(c->row + b * L, (int64_t)(s->k0 + k + l * tk) * size, o);
+                turn_mac(kind, acc[b], m, o, x_at(kind, s, k + l * tk), s->ldx, tk);
+            }
+            UNROLL
+            for (int32_t l = 0; l < L; l++) __builtin_prefetch(pf + l * 64, 0, 2);
+            pf += L * 64 * c->ahead_on;
+        }
+    }
+    *ahead = pf;
+    for (; k < s->n_k; k += tk) {
+        int32_t n_k = s->n_k - k < tk ? s->n_k - k : tk;
+        for (int32_t b = 0; b < B; b++) {
+            vu o[L];
+            turn_tail(c->row + b * L, (int64_t)(s->k0 + k) * size, (size_t)(n_k * size), o);
+            turn_mac(kind, acc[b], m, o, x_at(kind, s, k), s->ldx, n_k);
+        }
+    }
+    UNROLL
+    for (int32_t b = 0; b < B; b++) {
+        UNROLL
+        for (int32_t i = 0; i < m; i++) v_store(out + i * DIRECT_COLS + b * L, acc[b][i]);
+    }
+}
+
+#define CASE(kind, m)                                                                                                  \
+    case m: direct_slice(kind, m, c, s, out, ahead); return;
+#define CASES_4(kind, m) CASE(kind, m) CASE(kind, m + 1) CASE(kind, m + 2) CASE(kind, m + 3)
+
+static void direct_f32(int32_t m, const struct cols *c, const struct slice *s, float *out, const char **ahead) {
+    switch (m) { CASES_4(KIND_F32, 1) }
+}
+static void direct_f16(int32_t m, const struct cols *c, const struct slice *s, float *out, const char **ahead) {
+    switch (m) { CASES_4(KIND_F16, 1) }
+}
+static void direct_bf16(int32_t m, const struct cols *c, const struct slice *s, float *out, const char **ahead) {
+    switch (m) { CASES_4(KIND_BF16, 1) }
+}
+#if DOT
+static void direct_dot(int32_t m, const struct cols *c, const struct slice *s, float *out, const char **ahead) {
+    switch (m) { CASES_4(KIND_DOT, 1) }
+}
+#endif
+
+static void direct_any(enum kind kind, int32_t m, const struct cols *c, const struct slice *s, float *out, const char **ahead) {
+    if (kind == KIND_F32)
+        direct_f32(m, c, s, out, ahead);
+    else if (kind == KIND_F16)
+        direct_f16(m, c, s, out, ahead);
+    else if (!DOT || kind == KIND_BF16)
+        direct_bf16(m, c, s, out, ahead);
+#if DOT
+    else
+        direct_dot(m, c, s, out, ahead);
+#endif
+}
+
+/* Add up finished slices in the order of the tree: after slice s the top of the stack folds once for every trailing 1 of s. */
+INLINE int32_t fold(float *acc, size_t n, int32_t top, int32_t s) {
+    for (; s & 1; s >>= 1, top--) {
+        float *below = acc + (size_t)(top - 1) * n, *above = acc + (size_t)top * n;
+        for (size_t i = 0; i < n; i += L) v_store(below + i, v_load(below + i) + v_load(above + i));
+    }
+    return top + 1;
+}
+
+/* Rows of acc (ld columns each) to y, with the bias, n columns. */
+INLINE void finish(const struct lin_job *j, const struct lin_piece *p, const float *acc, int32_t ld, int32_t at, int32_t n) {
+    const float *bias = j->bias[p->view] ? j->bias[p->view] + p->n0 + at : NULL;
+    for (int32_t t = p->row0; t < p->row1; t++, acc += ld) {
+        float *y = j->y + (size_t)t * j->ldy + (size_t)(p->col + at);
+        for (int32_t i = 0; i < n; i += L) {
+            vf a = v_load(acc + i);
+            if (bias) a = a + v_load_n(bias + i, n - i);
+            v_store_n(y + i, a, n - i);
+        }
+    }
+}
+
+static void direct(const struct lin_job *j, const struct lin_piece *p, enum kind kind, float *acc) {
+    int32_t m = p->row1 - p->row0;
+    size_t level = (size_t)m * DIRECT_COLS;
+    for (int32_t n = p->n0; n < p->n1; n += DIRECT_COLS) {
+        struct cols c;
+        cols_set(&c, &j->w[p->view], n, p->n1, DIRECT_COLS);
+        for (int32_t s = 0, top = 0; s < j->k_slices; s++) {
+            struct slice slice = slice_at(j, kind, p->row0, s);
+            direct_any(kind, m, &c, &slice, acc + (size_t)top * level, &c.ahead);
+            top = fold(acc, level, top, s);
+        }
+        finish(j, p, acc, DIRECT_COLS, n - p->n0, p->n1 - n < DIRECT_COLS ? p->n1 - n : DIRECT_COLS);
+    }
+}
+
+/* panel[step][W]: the weights of W rows, k .. k + n_k - 1 (room for whole turns). */
+INLINE void pack(enum kind kind, uint32_t *panel, const char *const *row, int32_t k, int32_t n_k, const char *ahead, size_t on) {
+    int32_t tk = turn_k(kind), size = kind == KIND_F32 ? 4 : 2;
+    for (int32_t i = 0; i < n_k; i += tk) {
+        UNROLL
+        for (int32_t b = 0; b < NR; b++) {
+            vu o[L];
+            if (n_k - i >= tk)
+                turn(row + b * L, (int64_t)(k + i) * size, o);
+            else
+                turn_tail(row + b * L, (int64_t)(k + i) * size, (size_t)((n_k - i) * size), o);
+            UNROLL
+            for (int32_t l = 0; l < L * L * 2; l += 64) __builtin_prefetch(ahead + l, 0, 2);
+            ahead += L * L * 2 * on; /* half of what a turn reads; the register tiles fetch the other half */
+            uint32_t *to = panel + (size_t)(kind == KIND_DOT ? i / 2 : i) * W + b * L;
+            UNROLL
+            for (int32_t q = 0; q < L; q++) {
+                if (kind == KIND_DOT || kind == KIND_F32) {
+                    *(vuu *)(to + q * W) = o[q];
+                } else {
+                    *(vfu *)(void *)(to + 2 * q * W) = pair_lo(kind, o[q]);
+                    *(vfu *)(void *)(to + (2 * q + 1) * W) = pair_hi(kind, o[q]);
+                }
+            }
+        }
+    }
+}
+
+static void pack_any(enum kind kind, uint32_t *panel, const char *const *row, int32_t k, int32_t n_k, const char *ahead,
+                     size_t on) {
+    if (kind == KIND_F32)
+        pack(KIND_F32, panel, row, k, n_k, ahead, on);
+    else if (kind == KIND_F16)
+        pack(KIND_F16, panel, row, k, n_k, ahead, on);
+    else if (kind == KIND_BF16)
+        pack(KIND_BF16, panel, row, k, n_k, ahead, on);
+    else
+        pack(DOT ? KIND_DOT : KIND_BF16, panel, row, k, n_k, ahead, on);
+}
+
+/* The register tile: acc[m][W] (+)= x[m][steps] . panel[steps][W]; a step of x is a float, or a pair of bf16. */
+struct tile_args {
+    const uint32_t *panel;
+    const void *x;
+    size_t ldx; /* in steps */
+    int32_t steps;
+    float *acc;
+    size_t lda;
+    bool zero;
+    const char *ahead; /* prefetched on the way: ahead_step bytes a step; NULL: nothing */
+    size_t ahead_step;
+};
+
+INLINE void tile(bool dot, int32_t m, const struct tile_args *a) {
+    vf acc[MR][NR];
+    UNROLL
+    for (int32_t i = 0; i < m; i++) {
+        UNROLL
+        for (int32_t b = 0; b < NR; b++) acc[i][b] = a->zero ? v_set(0) : v_load(a->acc + (size_t)i * a->lda + b * L);
+    }
+    const uint32_t *w = a->panel, *x = a->x;
+    const char *ahead = a->ahead;
+    for (int32_t k = 0; k < a->steps; k++, w += W, x++, ahead += a->ahead_step) {
+        UNROLL
+        for (size_t b = 0; b < AHEAD_MAX; b += 64) __builtin_prefetch(ahead + b, 0, 2);
+        vu c[NR];
+        UNROLL
+        for (int32_t b = 0; b < NR; b++) c[b] = *(const vuu *)(w + b * L);
+        UNROLL
+        for (int32_t i = 0; i < m; i++) {
+            vu s = v_setu(x[(size_t)i * a->ldx]);
+            UNROLL
+            for (int32_t b = 0; b < NR; b++) {
+                if (dot)
+                    acc[i][b] = V_DOT(acc[i][b], c[b], s);
+                else
+                    acc[i][b] = V_FMA((vf)s, (vf)c[b], acc[i][b]);
+            }
+        }
+    }
+    UNROLL
+    for (int32_t i = 0; i < m; i++) {
+        UNROLL
+        for (int32_t b = 0; b < NR; b++) v_store(a->acc + (size_t)i * a->lda + b * L, acc[i][b]);
+    }
+}
+
+#define TILE_CASES(dot)                                                                                                \
+    switch (m) {                                                                                                       \
+    case 1: tile(dot, 1, a); break;                                                                                    \
+    case 2: tile(dot, 2, a); break;                                                                                    \
+    case 3: tile(dot, 3, a); break;                                                                                    \
+    case 4: tile(dot, 4, a); break;                                                                                    \
+    case 5: tile(dot, 5, a); break;                                                                                    \
+    default: tile(dot, 6, a); break;                                                                                   \
+    }
+
+static void tile_any(bool dot, int32_t m, const struct tile_args *a) {
+    if (dot) {
+        TILE_CASES(DOT)
+    } else {
+        TILE_CASES(0)
+    }
+}
+
+/* All `rows` rows against one panel. */
+static void tiles(bool dot, int32_t rows, struct tile_args a) {
+    if (!a.ahead) a.ahead = (const char *)a.panel;
+    for (int32_t i = 0; i < rows; i += MR) {
+        tile_any(dot, rows - i < MR ? rows - i : MR, &a);
+        a.x = (const uint32_t *)a.x + MR * a.ldx;
+        a.acc += MR * a.lda;
+        a.ahead = (const char *)a.panel; /* once is enough */
+        a.ahead_step = 0;
+    }
+}
+
+static void packed(const struct lin_job *j, const struct lin_piece *p, enum kind kind, uint32_t *panel, float *acc) {
+    int32_t rows = p->row1 - p->row0;
+    size_t level = (size_t)rows * W;
+    int32_t block = PANEL_BYTES / (W * 4) * (kind == KIND_DOT ? 2 : 1), size = kind == KIND_F32 ? 4 : 2;
+    for (int32_t n = p->n0; n < p->n1; n += W) {
+        struct cols c;
+        cols_set(&c, &j->w[p->view], n, p->n1, W);
+        for (int32_t s = 0, top = 0; s < j->k_slices; s++) {
+            struct slice slice = slice_at(j, kind, p->row0, s);
+            for (int32_t k = 0; k < slice.n_k; k += block) {
+                int32_t n_k = slice.n_k - k < block ? slice.n_k - k : block;
+                size_t half = c.ahead_on * (size_t)(n_k * size * W) / 2;
+                pack_any(kind, panel, c.row, slice.k0 + k, n_k, c.ahead, c.ahead_on);
+                tiles(kind == KIND_DOT, rows,
+                      (struct tile_args){.panel = panel,
+                                         .x = (const uint32_t *)slice.x + (kind == KIND_DOT ? k / 2 : k),
+                                         .ldx = kind == KIND_DOT ? slice.ldx / 2 : slice.ldx,
+                                         .steps = steps_of(kind, n_k),
+                                         .acc = acc + (size_t)top * level,
+                                         .lda = W,
+                                         .zero = k == 0,
+                                         .ahead = c.ahead + half,
+                                         .ahead_step = half / (size_t)steps_of(kind, n_k)});
+                c.ahead += 2 * half;
+            }
+            top = fold(acc, level, top, s);
+        }
+        finish(j, p, acc, W, n - p->n0, p->n1 - n < W ? p->n1 - n : W);
+    }
+}
+
+static size_t lin_scratch(int32_t chunk_rows, int32_t k_slices) {
+    size_t width = W > DIRECT_COLS ? W : DIRECT_COLS;
+    return PANEL_BYTES + (size_t)(chunk_rows > DIRECT_ROWS ? chunk_rows : DIRECT_ROWS) * width * (k_slices > 1 ? LEVELS : 1) * 4;
+}
+
+static void linear(const struct lin_job *j, int32_t piece, void *scratch) {
+    struct lin_piece p = lin_piece_at(j, piece, STRIP);
+    enum kind kind = kind_of(j->w[p.view].dtype);
+    int32_t rows = p.row1 - p.row0;
+    float *acc = (float *)(void *)((char *)scratch + PANEL_BYTES);
+    if (rows <= DIRECT_ROWS)
+        direct(j, &p, kind, acc);
+    else
+        packed(j, &p, kind, scratch, acc);
+}
+
+static void lin_round(uint16_t *xh, const float *x, int32_t k, int32_t k_slices) {
+    int32_t n = k / k_slices;
+    for (int32_t s = 0; s < k_slices; s++, x += n, xh += n + (n & 1)) {
+        store(xh, x, DT_BF16, n);
+        if (n & 1) xh[n] = 0;
+    }
+}
