@@ -325,7 +325,7 @@ struct call *eval_call(struct rt *rt, struct act *a, struct node *n) {
     }
     for (size_t i = 0; i < n->vals.n; i++) add_keyword(rt, c, &cap, n->kw[i], eval(rt, a, n->vals.v[i]));
     if (n->dynkw) spread_keywords(rt, c, &cap, eval(rt, a, n->dynkw));
-    c->pos = pos.v;
+    c->pos = pos.v ? pos.v : jx_alloc(&rt->x, 0);
     c->n = pos.n;
     return c;
 }

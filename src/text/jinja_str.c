@@ -35,9 +35,10 @@ static void *alloc_chunk(struct jx *x, size_t n) {
 }
 
 void *jx_alloc(struct jx *x, size_t n) {
+    static _Alignas(16) char nothing[16]; /* what an allocation of no bytes points to: never read, never written */
     if (n > (size_t)1 << 40) jx_fail(x, JINJA_LIMIT, "the template asks for too much memory at once");
     n = (n + 15) & ~(size_t)15;
-    if (n > (size_t)(x->end - x->at) || n == 0) return n ? alloc_chunk(x, n) : "";
+    if (n > (size_t)(x->end - x->at) || n == 0) return n ? alloc_chunk(x, n) : nothing;
     void *p = x->at;
     x->at += n;
     return p;

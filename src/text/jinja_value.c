@@ -19,7 +19,7 @@ void vec_add(struct jx *x, struct vec *a, struct val v) {
 
 struct val v_list(struct jx *x, struct val *v, size_t n, bool tuple) {
     struct list *l = NEW(x, struct list);
-    l->v = v;
+    l->v = v ? v : jx_alloc(x, 0);
     l->n = n;
     return (struct val){.t = tuple ? V_TUPLE : V_LIST, .l = l};
 }
@@ -206,6 +206,12 @@ void dict_set(struct rt *rt, struct dict *d, struct val k, struct val v) {
 
 /* ---- kinds ---- */
 
+static const char *iter_name(const struct iter *it) {
+    if (it->kind != IT_REV) return "generator";
+    enum vtype t = it->src.t;
+    return t == V_LIST ? "list_reverseiterator" : t == V_DICT ? "dict_reversekeyiterator" : t == V_RANGE ? "range_iterator" : "reversed";
+}
+
 const char *type_name(struct val v) {
     switch (v.t) {
     case V_MISSING: return "missing";
@@ -220,7 +226,7 @@ const char *type_name(struct val v) {
     case V_DICT: return "dict";
     case V_RANGE: return "range";
     case V_NS: return "jinja2.utils.Namespace";
-    case V_ITER: return "generator";
+    case V_ITER: return iter_name(v.it);
     case V_VIEW: return v.view->kind == 'k' ? "dict_keys" : v.view->kind == 'v' ? "dict_values" : "dict_items";
     case V_FUNC: return "function";
     case V_METHOD: return "builtin_function_or_method";

@@ -141,6 +141,8 @@ static void test_faults(void **state) {
     expect_fault("{{ 1 % 0 }}", "{}", JINJA_RUNTIME);
     expect_fault("{{ (-9223372036854775807 - 1) // -1 }}", "{}", JINJA_RUNTIME);
     expect_fault("{{ 9223372036854775807 + 1 }}", "{}", JINJA_RUNTIME);
+    expect_fault("{{ {l: 1} }}", "{\"l\":[]}", JINJA_RUNTIME);
+    expect_fault("{{ d.get([]) }}", "{\"d\":{}}", JINJA_RUNTIME);
     expect_fault("{% include 'x' %}", "{}", JINJA_RUNTIME);
     expect_fault("{{ raise_exception('no') }}", "{}", JINJA_RAISED);
 }
