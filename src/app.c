@@ -48,11 +48,42 @@ static int cores(void) {
 
 static int threads_of(const struct options *o) { return o->threads > 0 ? (int)o->threads : cores(); }
 
+/* ---- progress of loading: a line that is rewritten on a terminal, a log line a file elsewhere ---- */
+
+struct progress {
+    uint64_t start, shown;
+    bool terminal;
+    const char *file; /* the last one told of */
+};
+
+static void show_progress(void *arg, size_t done, size_t all, const char *file) {
+    struct progress *p = arg;
+    uint64_t now = clock_ns();
+    double gb = (double)done / 1e9, rate = gb / ((double)(now - p->start + 1) / 1e9);
+    if (p->terminal && (done == all || now - p->shown > 100000000)) {
+        fprintf(stderr, "\rloading %s: %.2f of %.2f GB, %.1f GB/s  ", file, gb, (double)all / 1e9, rate);
+        if (done == all) fprintf(stderr, "\r\033[K");
+        p->shown = now;
+    } else if (!p->terminal && p->file != file) {
+        log_debug("loading %s: %.2f of %.2f GB so far, %.1f GB/s", file, gb, (double)all / 1e9, rate);
+        p->file = file;
+    }
+}
+
+static void prefetch(const struct app *a, int n_threads) {
+    struct progress p = {.start = clock_ns(), .terminal = isatty(STDERR_FILENO)};
+    weights_prefetch(a->checkpoint, n_threads, show_progress, &p);
+    double s = (double)(clock_ns() - p.start) / 1e9, gb = (double)checkpoint_bytes(a->checkpoint) / 1e9;
+    log_info("read %zu tensors, %.2f GB in %.2f s, %.1f GB/s", checkpoint_count(a->checkpoint), gb, s, gb / (s + 1e-9));
+}
+
 static int load_weights(struct app *a, const struct options *o, struct err *e) {
     struct shard whole = {.rank = 0, .n_ranks = 1};
     if (o->dummy_weight) return weights_dummy(&a->weights, &a->config, whole, (uint64_t)o->seed, threads_of(o), e);
     if (checkpoint_open(&a->checkpoint, a->dir, e)) return -1;
-    return weights_bind(&a->weights, &a->config, a->checkpoint, whole, e);
+    if (weights_bind(&a->weights, &a->config, a->checkpoint, whole, e)) return -1;
+    prefetch(a, threads_of(o));
+    return 0;
 }
 
 static int check_dtype(const struct app *a, const struct options *o, struct err *e) {

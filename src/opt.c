@@ -134,6 +134,7 @@ static const struct row rows[] = {
     {"json", "", NULL, FLAG, AT(json), 0, 0, NULL, NULL, CMD_SIMULATE, "results as JSON", NULL},
     {"json", "", NULL, FLAG, AT(json), 0, 0, NULL, NULL, CMD_HELP, "the option table as JSON", NULL},
     {"markdown", "", NULL, FLAG, AT(markdown), 0, 0, NULL, NULL, CMD_HELP, "the option table as in the README", NULL},
+    {"fields", "", NULL, FLAG, AT(fields), 0, 0, NULL, NULL, CMD_HELP, "the table of request fields, as in docs/api.md", NULL},
     {"help", "", NULL, FLAG, AT(help), 0, 0, NULL, NULL, CMD_ALL, "show the options and end", NULL},
 };
 enum { N_ROWS = sizeof rows / sizeof *rows };

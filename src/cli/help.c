@@ -1,8 +1,9 @@
-/* help.c: `minisgl help [SUBCOMMAND] [--json|--markdown]`, and how every subcommand says what went wrong. */
+/* help.c: `minisgl help [SUBCOMMAND] [--json|--markdown|--fields]`, and how every subcommand says what went wrong. */
 #include "base/file.h"
 #include "base/log.h"
 #include "cli/cli.h"
 #include "opt.h"
+#include "serve/fields.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +15,7 @@ static const char usage[] =
     "       minisgl template [options]           chat messages to the prompt that the model sees\n"
     "       minisgl dummy [options]              write a checkpoint of random weights\n"
     "       minisgl simulate [options]           what clients of a machine would see, by a cost model\n"
-    "       minisgl help [SUBCOMMAND] [--json|--markdown]\n"
+    "       minisgl help [SUBCOMMAND] [--json|--markdown|--fields]\n"
     "       minisgl version";
 
 int cli_fail(const struct err *e) {
@@ -37,6 +38,14 @@ int cli_help(unsigned command) {
     return 0;
 }
 
+static void print_fields(void) {
+    struct buf b;
+    buf_init(&b, 1 << 20);
+    fields_markdown(&b);
+    fputs(buf_str(&b), stdout);
+    buf_release(&b);
+}
+
 int cmd_help(int argc, char **argv) {
     static const struct {
         const char *name;
@@ -56,7 +65,8 @@ int cmd_help(int argc, char **argv) {
             return cli_fail(&e);
         }
     }
-    if (o.json) options_json(stdout);
+    if (o.fields) print_fields();
+    else if (o.json) options_json(stdout);
     else if (o.markdown) options_markdown(stdout);
     else options_help(stdout, command, usage);
     return 0;
