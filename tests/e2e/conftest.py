@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / "build" / "minisgl"
+# MINISGL_TEST_PROGRAM: another build, such as build/tsan/minisgl.
+PROGRAM = pathlib.Path(os.environ.get("MINISGL_TEST_PROGRAM") or ROOT / "build" / "minisgl").resolve()
 
 
 class Server:
