@@ -7,10 +7,10 @@
  *
  * Only "messages" or "template" is needed. "now" fixes the time that strftime_now() shows. With "pieces":true the
  * answer has {"pieces":[[offset, length, trusted],...]} too, in bytes. Main thread only. */
+#include "text/template.h"
 #include "cli/cli.h"
 #include "hub/find.h"
 #include "opt.h"
-#include "text/template.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -88,8 +88,10 @@ static void answer_line(struct work *w, const char *line, size_t n) {
     int rc = -1;
     buf_reset(&w->answer);
     json_t *j = json_loadb(line, n, JSON_ALLOW_NUL, &je);
-    if (!j) err_input(&e, "not JSON: %s", je.text);
-    else if (!json_is_object(j)) err_input(&e, "a JSON object was expected");
+    if (!j)
+        err_input(&e, "not JSON: %s", je.text);
+    else if (!json_is_object(j))
+        err_input(&e, "a JSON object was expected");
     else if (read_now(j, &now, &has, &e) == 0)
         rc = json_object_get(j, "template") ? render_source(w, j, has ? &now : NULL, &e)
                                             : render_chat(w, j, has ? &now : NULL, &e);

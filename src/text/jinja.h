@@ -31,16 +31,16 @@
 #include <time.h>
 
 enum {
-    JINJA_MAX_SOURCE = 4 << 20,       /* bytes of a template */
-    JINJA_MAX_NESTING = 100,          /* statements in statements, or brackets in brackets, in the source */
-    JINJA_MAX_TREE = 400,             /* depth of one expression's tree: a + b + c + ... counts too */
-    JINJA_MAX_CALLS = 100,            /* macro in macro, loop() in loop() */
-    JINJA_MAX_DEPTH = 1200,           /* all of these together while rendering; also nesting of printed values */
-    JINJA_MAX_STEPS = 50 * 1000000,   /* expressions, statements, loop turns; long strings count by their length:
-                                         100,000 messages pass, a loop over them inside a loop over them does not */
-    JINJA_MAX_RANGE = 100000,         /* elements of range(); the sandbox of Jinja2 has the same limit */
-    JINJA_MAX_MEMORY = 512 << 20,     /* bytes a render may hold */
-    JINJA_MAX_OUTPUT = 64 << 20,      /* bytes of output, or of any one string */
+    JINJA_MAX_SOURCE = 4 << 20,     /* bytes of a template */
+    JINJA_MAX_NESTING = 100,        /* statements in statements, or brackets in brackets, in the source */
+    JINJA_MAX_TREE = 400,           /* depth of one expression's tree: a + b + c + ... counts too */
+    JINJA_MAX_CALLS = 100,          /* macro in macro, loop() in loop() */
+    JINJA_MAX_DEPTH = 1200,         /* all of these together while rendering; also nesting of printed values */
+    JINJA_MAX_STEPS = 50 * 1000000, /* expressions, statements, loop turns; long strings count by their length:
+                                       100,000 messages pass, a loop over them inside a loop over them does not */
+    JINJA_MAX_RANGE = 100000,       /* elements of range(); the sandbox of Jinja2 has the same limit */
+    JINJA_MAX_MEMORY = 512 << 20,   /* bytes a render may hold */
+    JINJA_MAX_OUTPUT = 64 << 20,    /* bytes of output, or of any one string */
 };
 
 enum jinja_fault {

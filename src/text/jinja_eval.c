@@ -77,9 +77,10 @@ void assign(struct rt *rt, struct act *a, struct node *target, struct val v) {
 /* ---- attributes and items ---- */
 
 static bool dunder(const struct str *s) { /* attributes that every Python object has */
-    static const char *const names[] = {"__class__", "__init__", "__doc__", "__str__",  "__repr__",   "__hash__",
-                                        "__eq__",    "__ne__",   "__new__", "__dir__", "__reduce__", "__getattribute__",
-                                        "__setattr__", "__sizeof__", "__init_subclass__", "__subclasshook__", "__format__"};
+    static const char *const names[] = {
+        "__class__",   "__init__",   "__doc__",           "__str__",          "__repr__",   "__hash__",
+        "__eq__",      "__ne__",     "__new__",           "__dir__",          "__reduce__", "__getattribute__",
+        "__setattr__", "__sizeof__", "__init_subclass__", "__subclasshook__", "__format__"};
     if (s->n < 6 || s->p[0] != '_') return false;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (str_is(s, names[i])) return true;
@@ -88,32 +89,44 @@ static bool dunder(const struct str *s) { /* attributes that every Python object
 
 static bool macro_attr(struct rt *rt, struct macro *m, const struct str *name, struct val *out) {
     struct node *n = m->node;
-    if (str_is(name, "name")) *out = m->name ? v_str(m->name) : v_none();
-    else if (str_is(name, "catch_kwargs")) *out = v_bool(n->kwargs_slot >= 0);
-    else if (str_is(name, "catch_varargs")) *out = v_bool(n->varargs_slot >= 0);
-    else if (str_is(name, "caller")) *out = v_bool(n->caller_slot >= 0);
-    else if (str_is(name, "explicit_caller")) *out = v_bool(n->explicit_caller);
+    if (str_is(name, "name"))
+        *out = m->name ? v_str(m->name) : v_none();
+    else if (str_is(name, "catch_kwargs"))
+        *out = v_bool(n->kwargs_slot >= 0);
+    else if (str_is(name, "catch_varargs"))
+        *out = v_bool(n->varargs_slot >= 0);
+    else if (str_is(name, "caller"))
+        *out = v_bool(n->caller_slot >= 0);
+    else if (str_is(name, "explicit_caller"))
+        *out = v_bool(n->explicit_caller);
     else if (str_is(name, "arguments")) {
         struct val *v = jx_array(&rt->x, n->list.n, sizeof *v);
         for (size_t i = 0; i < n->list.n; i++) v[i] = v_str(n->list.v[i]->name);
         *out = v_list(&rt->x, v, n->list.n, true);
-    } else return false;
+    } else
+        return false;
     return true;
 }
 
 static bool number_attr(struct val v, const struct str *name, struct val *out) {
     bool real = str_is(name, "real"), imag = str_is(name, "imag");
     int64_t i;
-    if (v.t == V_FLOAT) *out = real ? v : v_float(0);
-    else if (as_int(v, &i)) *out = v_int(real || str_is(name, "numerator") ? i : imag ? 0 : 1);
+    if (v.t == V_FLOAT)
+        *out = real ? v : v_float(0);
+    else if (as_int(v, &i))
+        *out = v_int(real || str_is(name, "numerator") ? i : imag ? 0 : 1);
     return real || imag || (v.t != V_FLOAT && (str_is(name, "numerator") || str_is(name, "denominator")));
 }
 
 static bool range_attr(const struct range *r, const struct str *name, struct val *out) {
-    if (str_is(name, "start")) *out = v_int(r->start);
-    else if (str_is(name, "stop")) *out = v_int(r->stop);
-    else if (str_is(name, "step")) *out = v_int(r->step);
-    else return false;
+    if (str_is(name, "start"))
+        *out = v_int(r->start);
+    else if (str_is(name, "stop"))
+        *out = v_int(r->stop);
+    else if (str_is(name, "step"))
+        *out = v_int(r->step);
+    else
+        return false;
     return true;
 }
 
@@ -135,15 +148,22 @@ static bool object_attr(struct rt *rt, struct val obj, struct str *name, struct 
         *out = obj.l->v[str_is(name, "list")];
         return true;
     case V_CYCLER:
-        if (str_is(name, "current")) *out = obj.cycler->v[obj.cycler->pos];
-        else if (str_is(name, "pos")) *out = v_int((int64_t)obj.cycler->pos);
-        else if (str_is(name, "items")) *out = v_list(&rt->x, obj.cycler->v, obj.cycler->n, true);
-        else return false;
+        if (str_is(name, "current"))
+            *out = obj.cycler->v[obj.cycler->pos];
+        else if (str_is(name, "pos"))
+            *out = v_int((int64_t)obj.cycler->pos);
+        else if (str_is(name, "items"))
+            *out = v_list(&rt->x, obj.cycler->v, obj.cycler->n, true);
+        else
+            return false;
         return true;
     case V_JOINER:
-        if (str_is(name, "sep")) *out = obj.joiner->sep;
-        else if (str_is(name, "used")) *out = v_bool(obj.joiner->used);
-        else return false;
+        if (str_is(name, "sep"))
+            *out = obj.joiner->sep;
+        else if (str_is(name, "used"))
+            *out = v_bool(obj.joiner->used);
+        else
+            return false;
         return true;
     default: return false;
     }
@@ -157,9 +177,12 @@ bool get_known_attr(struct rt *rt, struct val obj, struct str *name, struct val 
         return false;
     } else {
         int id = method_find(obj, name, &unsafe);
-        if (id >= 0) *out = v_method(rt, obj, id);
-        else if (dunder(name)) unsafe = true;
-        else if (!unsafe) return false;
+        if (id >= 0)
+            *out = v_method(rt, obj, id);
+        else if (dunder(name))
+            unsafe = true;
+        else if (!unsafe)
+            return false;
     }
     if (unsafe) *out = v_undef_attr(&rt->x, obj, v_str(name), true);
     return true;
@@ -222,8 +245,10 @@ static int64_t slice_index(struct rt *rt, struct val v, int64_t missing) {
 }
 
 static int64_t clamp(int64_t i, int64_t n, bool back) {
-    if (i < 0) i = i < -n ? (back ? -1 : 0) : i + n;
-    else if (i >= n) i = back ? n - 1 : n;
+    if (i < 0)
+        i = i < -n ? (back ? -1 : 0) : i + n;
+    else if (i >= n)
+        i = back ? n - 1 : n;
     return i;
 }
 
@@ -263,13 +288,15 @@ struct val get_slice(struct rt *rt, struct val obj, const struct val *sl) {
     if (step == 0) FAIL("slice step cannot be zero");
     if (step < -INT64_MAX) step = -INT64_MAX;
     start = clamp(slice_index(rt, sl[0], step > 0 ? 0 : n - 1), n, step < 0);
-    stop = sl[1].t == V_MISSING || sl[1].t == V_NONE ? (step > 0 ? n : -1) : clamp(slice_index(rt, sl[1], 0), n, step < 0);
+    stop =
+        sl[1].t == V_MISSING || sl[1].t == V_NONE ? (step > 0 ? n : -1) : clamp(slice_index(rt, sl[1], 0), n, step < 0);
     if (step > 0 && stop > start) count = (stop - start - 1) / step + 1;
     if (step < 0 && start > stop) count = (start - stop - 1) / -step + 1;
     if (obj.t == V_RANGE) {
         struct range *r = NEW(&rt->x, struct range);
         r->start = obj.r->start + start * obj.r->step;
-        r->stop = (int64_t)((uint64_t)obj.r->start + (uint64_t)stop * (uint64_t)obj.r->step); /* one step past the end */
+        r->stop =
+            (int64_t)((uint64_t)obj.r->start + (uint64_t)stop * (uint64_t)obj.r->step); /* one step past the end */
         if (__builtin_mul_overflow(obj.r->step, step, &r->step)) FAIL("an integer beyond 64 bits");
         r->n = (size_t)count;
         return (struct val){.t = V_RANGE, .r = r};
@@ -332,7 +359,8 @@ struct call *eval_call(struct rt *rt, struct act *a, struct node *n) {
 
 struct val call_value(struct rt *rt, struct val f, struct call *c) {
     struct val v;
-    if (++rt->calls > JINJA_MAX_CALLS) jx_fail(&rt->x, JINJA_LIMIT, "more than %d calls inside each other", JINJA_MAX_CALLS);
+    if (++rt->calls > JINJA_MAX_CALLS)
+        jx_fail(&rt->x, JINJA_LIMIT, "more than %d calls inside each other", JINJA_MAX_CALLS);
     jx_enter(&rt->x);
     switch (f.t) {
     case V_UNDEF: fail_undef(&rt->x, f.u);
@@ -381,8 +409,10 @@ static struct val eval_concat(struct rt *rt, struct act *a, struct node *n) {
         b.markup |= rt->autoescape && v[i].t == V_STR && v[i].s->markup;
     }
     for (size_t i = 0; i < n->list.n; i++) {
-        if (b.markup && !(v[i].t == V_STR && v[i].s->markup)) escape_into(&b, to_str(rt, v[i]));
-        else val_str(rt, &b, v[i]);
+        if (b.markup && !(v[i].t == V_STR && v[i].s->markup))
+            escape_into(&b, to_str(rt, v[i]));
+        else
+            val_str(rt, &b, v[i]);
     }
     return v_str(sb_take(&b));
 }
@@ -418,8 +448,8 @@ static struct val eval_cond(struct rt *rt, struct act *a, struct node *n) {
 
 static struct val eval_filter(struct rt *rt, struct act *a, struct node *n) {
     if (n->id < 0)
-        FAIL("No %s named '%.*s' found.", n->t == N_FILTER ? "filter" : "test", (int)(n->name->n < 60 ? n->name->n : 60),
-             n->name->p);
+        FAIL("No %s named '%.*s' found.", n->t == N_FILTER ? "filter" : "test",
+             (int)(n->name->n < 60 ? n->name->n : 60), n->name->p);
     struct val in = eval(rt, a, n->a);
     struct call *c = eval_call(rt, a, n);
     return n->t == N_FILTER ? filter_call(rt, n->id, in, c) : v_bool(test_call(rt, n->id, in, c));
@@ -429,33 +459,23 @@ static struct val eval_node(struct rt *rt, struct act *a, struct node *n) {
     struct val v;
     switch (n->t) {
     case N_CONST: return n->v;
-    case N_NAME:
-        v = act_up(a, n->hops)->slots[n->slot];
-        return v.t == V_MISSING ? v_undef_name(&rt->x, n->name) : v;
+    case N_NAME: v = act_up(a, n->hops)->slots[n->slot]; return v.t == V_MISSING ? v_undef_name(&rt->x, n->name) : v;
     case N_TUPLE:
     case N_LIST: return eval_list(rt, a, n);
     case N_DICT: return eval_dict(rt, a, n);
     case N_COND: return eval_cond(rt, a, n);
-    case N_OR:
-        v = eval(rt, a, n->a);
-        return truthy(rt, v) ? v : eval(rt, a, n->b);
-    case N_AND:
-        v = eval(rt, a, n->a);
-        return truthy(rt, v) ? eval(rt, a, n->b) : v;
+    case N_OR: v = eval(rt, a, n->a); return truthy(rt, v) ? v : eval(rt, a, n->b);
+    case N_AND: v = eval(rt, a, n->a); return truthy(rt, v) ? eval(rt, a, n->b) : v;
     case N_NOT: return v_bool(!truthy(rt, eval(rt, a, n->a)));
     case N_NEG:
     case N_POS: return negate(rt, eval(rt, a, n->a), n->t == N_NEG);
     case N_COMPARE: return eval_compare(rt, a, n);
-    case N_BIN:
-        v = eval(rt, a, n->a);
-        return binary(rt, n->op, v, eval(rt, a, n->b));
+    case N_BIN: v = eval(rt, a, n->a); return binary(rt, n->op, v, eval(rt, a, n->b));
     case N_CONCAT: return eval_concat(rt, a, n);
     case N_ATTR: return get_attr(rt, eval(rt, a, n->a), n->name);
     case N_ITEM: return eval_item(rt, a, n);
     case N_SLICE: return eval_slice(rt, a, n);
-    case N_CALL:
-        v = eval(rt, a, n->a);
-        return call_value(rt, v, eval_call(rt, a, n));
+    case N_CALL: v = eval(rt, a, n->a); return call_value(rt, v, eval_call(rt, a, n));
     case N_FILTER:
     case N_TEST: return eval_filter(rt, a, n);
     default: BUG("jinja: node %d is no expression", n->t);

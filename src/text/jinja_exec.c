@@ -23,8 +23,10 @@ static struct act *new_act(struct rt *rt, struct act *up, const struct func *f) 
 }
 
 static void print(struct rt *rt, struct val v) {
-    if (rt->autoescape && !(v.t == V_STR && v.s->markup)) escape_into(rt->out, to_str(rt, v));
-    else val_str(rt, rt->out, v);
+    if (rt->autoescape && !(v.t == V_STR && v.s->markup))
+        escape_into(rt->out, to_str(rt, v));
+    else
+        val_str(rt, rt->out, v);
 }
 
 static struct str *capture(struct rt *rt, struct sb *b, struct sb *outer) { /* the end of a capturing block */
@@ -64,20 +66,30 @@ static bool loop_next(struct rt *rt, struct loop *l, struct val *out) {
 }
 
 bool loop_attr(struct rt *rt, struct loop *l, const struct str *name, struct val *out) {
-    if (str_is(name, "index")) *out = v_int(l->index0 + 1);
-    else if (str_is(name, "index0")) *out = v_int(l->index0);
-    else if (str_is(name, "first")) *out = v_bool(l->index0 == 0);
-    else if (str_is(name, "last")) *out = v_bool(!loop_peek(rt, l));
-    else if (str_is(name, "length")) *out = v_int(loop_length(rt, l));
-    else if (str_is(name, "revindex")) *out = v_int(loop_length(rt, l) - l->index0);
-    else if (str_is(name, "revindex0")) *out = v_int(loop_length(rt, l) - l->index0 - 1);
-    else if (str_is(name, "depth")) *out = v_int(l->depth0 + 1);
-    else if (str_is(name, "depth0")) *out = v_int(l->depth0);
+    if (str_is(name, "index"))
+        *out = v_int(l->index0 + 1);
+    else if (str_is(name, "index0"))
+        *out = v_int(l->index0);
+    else if (str_is(name, "first"))
+        *out = v_bool(l->index0 == 0);
+    else if (str_is(name, "last"))
+        *out = v_bool(!loop_peek(rt, l));
+    else if (str_is(name, "length"))
+        *out = v_int(loop_length(rt, l));
+    else if (str_is(name, "revindex"))
+        *out = v_int(loop_length(rt, l) - l->index0);
+    else if (str_is(name, "revindex0"))
+        *out = v_int(loop_length(rt, l) - l->index0 - 1);
+    else if (str_is(name, "depth"))
+        *out = v_int(l->depth0 + 1);
+    else if (str_is(name, "depth0"))
+        *out = v_int(l->depth0);
     else if (str_is(name, "previtem"))
         *out = l->index0 == 0 ? v_undef_hint(&rt->x, "there is no previous item") : l->before;
     else if (str_is(name, "nextitem"))
         *out = loop_peek(rt, l) ? l->after : v_undef_hint(&rt->x, "there is no next item");
-    else return false;
+    else
+        return false;
     return true;
 }
 
@@ -95,9 +107,11 @@ bool iter_for_next(struct rt *rt, struct iter *it, struct val *out) { /* the fil
     return false;
 }
 
-static struct loop *new_loop(struct rt *rt, struct act *a, struct node *n, struct val iterable, struct iter *it, int depth0) {
+static struct loop *new_loop(struct rt *rt, struct act *a, struct node *n, struct val iterable, struct iter *it,
+                             int depth0) {
     struct loop *l = NEW(&rt->x, struct loop);
-    *l = (struct loop){.it = it, .iterable = iterable, .index0 = -1, .length = -1, .depth0 = depth0, .node = n, .act = a->up};
+    *l = (struct loop){
+        .it = it, .iterable = iterable, .index0 = -1, .length = -1, .depth0 = depth0, .node = n, .act = a->up};
     return l;
 }
 
@@ -192,9 +206,11 @@ static void bind_rest(struct rt *rt, struct act *a, struct macro *m, struct call
     }
     if (rest) a->slots[n->kwargs_slot] = (struct val){.t = V_DICT, .d = rest};
     size_t extra = c->n > n->list.n ? c->n - n->list.n : 0;
-    if (n->varargs_slot >= 0) a->slots[n->varargs_slot] = v_list(&rt->x, c->pos + (c->n - extra), extra, true);
+    if (n->varargs_slot >= 0)
+        a->slots[n->varargs_slot] = v_list(&rt->x, c->pos + (c->n - extra), extra, true);
     else if (extra)
-        FAIL("macro %s takes not more than %zu argument(s)", m->name ? cstr_repr(rt, v_str(m->name)) : "None", n->list.n);
+        FAIL("macro %s takes not more than %zu argument(s)", m->name ? cstr_repr(rt, v_str(m->name)) : "None",
+             n->list.n);
 }
 
 static void bind_defaults(struct rt *rt, struct act *a, struct node *n) {
@@ -334,8 +350,10 @@ static void exec_output(struct rt *rt, struct act *a, struct node *n) {
     for (size_t i = 0; i < n->list.n; i++) {
         struct node *c = n->list.v[i];
         rt->x.line = c->line;
-        if (c->t == N_DATA) sb_str(rt->out, c->v.s);
-        else print(rt, eval(rt, a, c));
+        if (c->t == N_DATA)
+            sb_str(rt->out, c->v.s);
+        else
+            print(rt, eval(rt, a, c));
     }
 }
 

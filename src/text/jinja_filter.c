@@ -35,7 +35,8 @@ void bind_args(struct rt *rt, const char *what, const char *names, size_t need, 
     for (size_t i = 0; i < c->nkw; i++) {
         size_t at = name_index(names, c->kw[i]);
         if (at == SIZE_MAX) FAIL("%s got an unexpected keyword argument %s", what, cstr_repr(rt, v_str(c->kw[i])));
-        if (out[at].t != V_MISSING) FAIL("%s got multiple values for argument %s", what, cstr_repr(rt, v_str(c->kw[i])));
+        if (out[at].t != V_MISSING)
+            FAIL("%s got multiple values for argument %s", what, cstr_repr(rt, v_str(c->kw[i])));
         out[at] = c->kwv[i];
     }
     for (size_t i = 0; i < need; i++)
@@ -147,7 +148,8 @@ static struct val f_dictsort(struct rt *rt, struct val in, struct val *a, struct
     bool by_value = false;
     if (a[1].t != V_MISSING) {
         by_value = a[1].t == V_STR && str_is(a[1].s, "value");
-        if (!by_value && !(a[1].t == V_STR && str_is(a[1].s, "key"))) FAIL("You can only sort by either \"key\" or \"value\"");
+        if (!by_value && !(a[1].t == V_STR && str_is(a[1].s, "key")))
+            FAIL("You can only sort by either \"key\" or \"value\"");
     }
     struct dict *d = need_dict(rt, in, "dictsort");
     struct keyed *k = jx_array(&rt->x, d->n, sizeof *k);
@@ -192,8 +194,14 @@ static struct val extreme(struct rt *rt, struct val in, struct val *a, bool max)
     }
     return best;
 }
-static struct val f_min(struct rt *rt, struct val in, struct val *a, struct call *c) { (void)c; return extreme(rt, in, a, false); }
-static struct val f_max(struct rt *rt, struct val in, struct val *a, struct call *c) { (void)c; return extreme(rt, in, a, true); }
+static struct val f_min(struct rt *rt, struct val in, struct val *a, struct call *c) {
+    (void)c;
+    return extreme(rt, in, a, false);
+}
+static struct val f_max(struct rt *rt, struct val in, struct val *a, struct call *c) {
+    (void)c;
+    return extreme(rt, in, a, true);
+}
 
 static struct val f_sum(struct rt *rt, struct val in, struct val *a, struct call *c) {
     (void)c;
@@ -278,10 +286,14 @@ static struct val f_join(struct rt *rt, struct val in, struct val *a, struct cal
     sb_init(&b, &rt->x);
     b.markup = rt->autoescape && (markup || d->markup);
     for (size_t i = 0; i < parts.n; i++) {
-        if (i && b.markup && !d->markup) escape_into(&b, d);
-        else if (i) sb_str(&b, d);
-        if (b.markup && !parts.v[i].s->markup) escape_into(&b, parts.v[i].s);
-        else sb_str(&b, parts.v[i].s);
+        if (i && b.markup && !d->markup)
+            escape_into(&b, d);
+        else if (i)
+            sb_str(&b, d);
+        if (b.markup && !parts.v[i].s->markup)
+            escape_into(&b, parts.v[i].s);
+        else
+            sb_str(&b, parts.v[i].s);
     }
     return v_str(sb_take(&b));
 }
@@ -294,8 +306,14 @@ static struct val lazy(struct rt *rt, enum iter_kind kind, struct val in, struct
     return v;
 }
 
-static struct val f_map(struct rt *rt, struct val in, struct val *a, struct call *c) { (void)a; return lazy(rt, IT_MAP, in, c); }
-static struct val f_select(struct rt *rt, struct val in, struct val *a, struct call *c) { (void)a; return lazy(rt, IT_SELECT, in, c); }
+static struct val f_map(struct rt *rt, struct val in, struct val *a, struct call *c) {
+    (void)a;
+    return lazy(rt, IT_MAP, in, c);
+}
+static struct val f_select(struct rt *rt, struct val in, struct val *a, struct call *c) {
+    (void)a;
+    return lazy(rt, IT_SELECT, in, c);
+}
 static struct val f_reject(struct rt *rt, struct val in, struct val *a, struct call *c) {
     struct val v = f_select(rt, in, a, c);
     v.it->negate = true;
@@ -311,7 +329,10 @@ static struct val f_rejectattr(struct rt *rt, struct val in, struct val *a, stru
     v.it->negate = true;
     return v;
 }
-static struct val f_items(struct rt *rt, struct val in, struct val *a, struct call *c) { (void)a; return lazy(rt, IT_ITEMS, in, c); }
+static struct val f_items(struct rt *rt, struct val in, struct val *a, struct call *c) {
+    (void)a;
+    return lazy(rt, IT_ITEMS, in, c);
+}
 
 static struct val bound(struct rt *rt, enum iter_kind kind, struct val in, struct val *a, size_t n) {
     struct call *c = NEW(&rt->x, struct call);
@@ -320,9 +341,18 @@ static struct val bound(struct rt *rt, enum iter_kind kind, struct val in, struc
     memcpy(c->pos, a, n * sizeof *a);
     return lazy(rt, kind, in, c);
 }
-static struct val f_unique(struct rt *rt, struct val in, struct val *a, struct call *c) { (void)c; return bound(rt, IT_UNIQUE, in, a, 2); }
-static struct val f_batch(struct rt *rt, struct val in, struct val *a, struct call *c) { (void)c; return bound(rt, IT_BATCH, in, a, 2); }
-static struct val f_slice(struct rt *rt, struct val in, struct val *a, struct call *c) { (void)c; return bound(rt, IT_SLICE, in, a, 2); }
+static struct val f_unique(struct rt *rt, struct val in, struct val *a, struct call *c) {
+    (void)c;
+    return bound(rt, IT_UNIQUE, in, a, 2);
+}
+static struct val f_batch(struct rt *rt, struct val in, struct val *a, struct call *c) {
+    (void)c;
+    return bound(rt, IT_BATCH, in, a, 2);
+}
+static struct val f_slice(struct rt *rt, struct val in, struct val *a, struct call *c) {
+    (void)c;
+    return bound(rt, IT_SLICE, in, a, 2);
+}
 
 static struct call rest_of(struct call *c, size_t skip) {
     return (struct call){.pos = c->pos + skip, .n = c->n - skip, .kw = c->kw, .kwv = c->kwv, .nkw = c->nkw};
@@ -335,7 +365,8 @@ static int by_name(struct rt *rt, struct val name, bool filter) {
     return id;
 }
 
-static bool map_by_attribute(struct rt *rt, struct call *c, struct val a[2]) { /* map(attribute='x'), not map('filter') */
+static bool map_by_attribute(struct rt *rt, struct call *c,
+                             struct val a[2]) { /* map(attribute='x'), not map('filter') */
     bool has = false;
     for (size_t i = 0; i < c->nkw; i++) has |= str_is(c->kw[i], "attribute");
     if (c->n) return false;
@@ -537,7 +568,8 @@ static struct val f_round(struct rt *rt, struct val in, struct val *a, struct ca
     }
     struct val scale = binary(rt, OP_POW, v_int(10), a[0].t == V_MISSING ? v_int(0) : a[0]);
     struct val v = binary(rt, OP_MUL, in, scale);
-    if (v.t == V_FLOAT && !float_to_int(rt, ceiling ? ceil(v.f) : floor(v.f), &i)) FAIL("cannot convert float to integer");
+    if (v.t == V_FLOAT && !float_to_int(rt, ceiling ? ceil(v.f) : floor(v.f), &i))
+        FAIL("cannot convert float to integer");
     return binary(rt, OP_DIV, v.t == V_FLOAT ? v_int(i) : v, scale);
 }
 

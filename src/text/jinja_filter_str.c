@@ -17,10 +17,22 @@ static struct str *need_str(struct rt *rt, struct val v, const char *what) {
     return v.s;
 }
 
-FILTER(f_upper) { UNUSED; return v_str(u_case(&rt->x, to_str(rt, in), U_UPPER)); }
-FILTER(f_lower) { UNUSED; return v_str(u_case(&rt->x, to_str(rt, in), U_LOWER)); }
-FILTER(f_capitalize) { UNUSED; return v_str(u_case(&rt->x, to_str(rt, in), U_CAPITALIZE)); }
-FILTER(f_string) { UNUSED; return v_str(to_str(rt, in)); }
+FILTER(f_upper) {
+    UNUSED;
+    return v_str(u_case(&rt->x, to_str(rt, in), U_UPPER));
+}
+FILTER(f_lower) {
+    UNUSED;
+    return v_str(u_case(&rt->x, to_str(rt, in), U_LOWER));
+}
+FILTER(f_capitalize) {
+    UNUSED;
+    return v_str(u_case(&rt->x, to_str(rt, in), U_CAPITALIZE));
+}
+FILTER(f_string) {
+    UNUSED;
+    return v_str(to_str(rt, in));
+}
 
 FILTER(f_title) { /* words begin behind dashes, spaces and opening brackets */
     UNUSED;
@@ -84,8 +96,14 @@ FILTER(f_escape) {
     return v_str(sb_take(&b));
 }
 
-FILTER(f_safe) { UNUSED; return marked(rt, in, true); }
-FILTER(f_forceescape) { UNUSED; return f_escape(rt, marked(rt, in, false), a, c); }
+FILTER(f_safe) {
+    UNUSED;
+    return marked(rt, in, true);
+}
+FILTER(f_forceescape) {
+    UNUSED;
+    return f_escape(rt, marked(rt, in, false), a, c);
+}
 
 FILTER(f_format) {
     (void)a;
@@ -169,7 +187,8 @@ FILTER(f_wordwrap) {
     int64_t width = a[0].t == V_MISSING ? 79 : need_int(rt, a[0]);
     bool break_long = a[1].t == V_MISSING || truthy(rt, a[1]), hyphens = a[3].t == V_MISSING || truthy(rt, a[3]);
     struct vec lines = str_splitlines(&rt->x, s, false);
-    for (size_t i = 0; i < lines.n; i++) lines.v[i] = v_str(str_wrap(rt, lines.v[i].s, width, break_long, sep, hyphens));
+    for (size_t i = 0; i < lines.n; i++)
+        lines.v[i] = v_str(str_wrap(rt, lines.v[i].s, width, break_long, sep, hyphens));
     return v_str(str_join(&rt->x, sep, lines));
 }
 
@@ -180,9 +199,12 @@ static void quote_into(struct sb *b, const struct str *s, bool query) {
         safe = safe || (ch >= '0' && ch <= '9') || (ch && strchr("_.-~", ch)) || (ch == '/' && !query);
         char hex[8];
         snprintf(hex, sizeof hex, "%%%02X", ch);
-        if (safe) sb_sub(b, s, i, 1);
-        else if (ch == ' ' && query) sb_z(b, "+", true);
-        else sb_z(b, hex, s->trust == TRUSTED);
+        if (safe)
+            sb_sub(b, s, i, 1);
+        else if (ch == ' ' && query)
+            sb_z(b, "+", true);
+        else
+            sb_z(b, hex, s->trust == TRUSTED);
     }
 }
 
@@ -224,7 +246,8 @@ FILTER(f_xmlattr) {
         if (v.t == V_NONE || v.t == V_UNDEF) continue;
         struct str *key = need_str(rt, k, "an attribute name");
         for (size_t j = 0; j < key->n; j++)
-            if (strchr(" \t\n\r\f\v/>=", key->p[j]) && key->p[j]) FAIL("Invalid character in attribute name: %s", cstr_repr(rt, k));
+            if (strchr(" \t\n\r\f\v/>=", key->p[j]) && key->p[j])
+                FAIL("Invalid character in attribute name: %s", cstr_repr(rt, k));
         if (any || space) sb_z(&b, " ", true);
         any = true;
         sb_str(&b, f_escape(rt, k, a, c).s);
@@ -247,7 +270,9 @@ static uint32_t entity(const char *p, size_t n) { /* the character an HTML entit
     bool hex = (p[1] | 0x20) == 'x';
     uint32_t c = 0;
     for (size_t i = hex ? 2 : 1; i < n; i++) {
-        int d = p[i] >= '0' && p[i] <= '9' ? p[i] - '0' : hex && (p[i] | 0x20) >= 'a' && (p[i] | 0x20) <= 'f' ? (p[i] | 0x20) - 'a' + 10 : 99;
+        int d = p[i] >= '0' && p[i] <= '9'                            ? p[i] - '0'
+                : hex && (p[i] | 0x20) >= 'a' && (p[i] | 0x20) <= 'f' ? (p[i] | 0x20) - 'a' + 10
+                                                                      : 99;
         if (d == 99 || c > 0x10FFFF) return 0;
         c = c * (hex ? 16 : 10) + (uint32_t)d;
     }
@@ -263,7 +288,8 @@ static struct str *without_tags(struct jx *x, struct str *s) {
     for (;;) {
         ptrdiff_t from = str_find(s, &open, at, s->n, false), to;
         if (from < 0) break;
-        bool is_comment = str_find(s, &comment, (size_t)from, s->n < (size_t)from + 4 ? s->n : (size_t)from + 4, false) >= 0;
+        bool is_comment =
+            str_find(s, &comment, (size_t)from, s->n < (size_t)from + 4 ? s->n : (size_t)from + 4, false) >= 0;
         const struct str *e = is_comment ? &comment_end : &end;
         to = str_find(s, e, (size_t)from + (is_comment ? 4 : 0), s->n, false);
         if (to < 0) break;
@@ -283,8 +309,10 @@ FILTER(f_striptags) {
     for (size_t i = 0; i < s->n;) {
         const char *semi = s->p[i] == '&' ? memchr(s->p + i, ';', s->n - i < 32 ? s->n - i : 32) : NULL;
         uint32_t ch = semi ? entity(s->p + i + 1, (size_t)(semi - s->p) - i - 1) : 0;
-        if (ch) sb_cp(&b, ch, s->trust == TRUSTED);
-        else sb_sub(&b, s, i, 1);
+        if (ch)
+            sb_cp(&b, ch, s->trust == TRUSTED);
+        else
+            sb_sub(&b, s, i, 1);
         i = ch ? (size_t)(semi - s->p) + 1 : i + 1;
     }
     return v_str(sb_take(&b));
@@ -296,8 +324,10 @@ FILTER(f_filesizeformat) {
     double n, base = flag(rt, a[0]) ? 1024 : 1000, unit = base;
     char text[420];
     if (in.t == V_UNDEF) fail_undef(&rt->x, in.u);
-    if (is_num(in)) n = as_double(in);
-    else if (in.t != V_STR || !parse_float(&rt->x, in.s, &n)) FAIL("filesizeformat needs a number, not %s", cstr_repr(rt, in));
+    if (is_num(in))
+        n = as_double(in);
+    else if (in.t != V_STR || !parse_float(&rt->x, in.s, &n))
+        FAIL("filesizeformat needs a number, not %s", cstr_repr(rt, in));
     if (isnan(n)) FAIL("cannot convert float NaN to integer");
     if (n == 1) return v_z(&rt->x, "1 Byte");
     if (n < base) {
@@ -306,7 +336,8 @@ FILTER(f_filesizeformat) {
     } else {
         int i = 0;
         for (unit = base * base; i < 7 && n >= unit; i++) unit *= base;
-        snprintf(text, sizeof text, "%.1f %s%sB", base * n / unit, base == 1000 || i ? units[i] : "K", base == 1024 ? "i" : "");
+        snprintf(text, sizeof text, "%.1f %s%sB", base * n / unit, base == 1000 || i ? units[i] : "K",
+                 base == 1024 ? "i" : "");
     }
     return v_str(str_copy(&rt->x, text, strlen(text), TRUSTED));
 }

@@ -7,12 +7,12 @@
 
 #define FAIL(...) jx_fail(&rt->x, JINJA_RUNTIME, __VA_ARGS__)
 
-struct spec { /* of one field, both styles */
+struct spec {         /* of one field, both styles */
     struct str *fill; /* NULL: a space */
     char align;       /* < > ^ = or 0 */
     char sign;        /* + - space or 0 */
     bool alt, zero;
-    char group; /* , _ or 0 */
+    char group;               /* , _ or 0 */
     int64_t width, precision; /* precision -1: none */
     char type;
 };
@@ -27,8 +27,8 @@ static void group_digits(struct sb *b, const char *digits, size_t n, char sep, s
 }
 
 /* Put sign, prefix and digits together with padding. text has no sign; `whole` leading digits can be grouped. */
-static void put_number(struct rt *rt, struct sb *b, const struct spec *f, bool minus, const char *prefix, const char *text,
-                       size_t whole, size_t every) {
+static void put_number(struct rt *rt, struct sb *b, const struct spec *f, bool minus, const char *prefix,
+                       const char *text, size_t whole, size_t every) {
     char sign[2] = {minus ? '-' : f->sign == '+' || f->sign == ' ' ? f->sign : 0, 0};
     size_t n = strlen(text), fixed = strlen(sign) + strlen(prefix) + (n - whole);
     size_t width = f->width > 0 ? (size_t)f->width : 0, digits = whole;
@@ -43,8 +43,10 @@ static void put_number(struct rt *rt, struct sb *b, const struct spec *f, bool m
     char *all = jx_alloc(&rt->x, digits + 1);
     memset(all, '0', digits - whole);
     memcpy(all + digits - whole, text, whole);
-    if (f->group) group_digits(&body, all, digits, f->group, every);
-    else sb_raw(&body, all, digits, true);
+    if (f->group)
+        group_digits(&body, all, digits, f->group, every);
+    else
+        sb_raw(&body, all, digits, true);
     sb_raw(&body, text + whole, n - whole, true);
     size_t total = strlen(sign) + strlen(prefix) + grouped + (n - whole), pad = width > total ? width - total : 0;
     struct str *fill = f->fill ? f->fill : str_z(&rt->x, zero_pad && f->zero ? "0" : " ");
@@ -70,7 +72,10 @@ static void int_text(uint64_t u, int base, bool upper, char out[72]) {
 static void put_int(struct rt *rt, struct sb *b, struct spec *f, int64_t i) {
     char text[72];
     int base = f->type == 'x' || f->type == 'X' ? 16 : f->type == 'o' ? 8 : f->type == 'b' ? 2 : 10;
-    const char *prefix = !f->alt || base == 10 ? "" : base == 16 ? (f->type == 'X' ? "0X" : "0x") : base == 8 ? "0o" : "0b";
+    const char *prefix = !f->alt || base == 10 ? ""
+                         : base == 16          ? (f->type == 'X' ? "0X" : "0x")
+                         : base == 8           ? "0o"
+                                               : "0b";
     int_text(i < 0 ? 0 - (uint64_t)i : (uint64_t)i, base, f->type == 'X', text);
     put_number(rt, b, f, i < 0, prefix, text, strlen(text), base == 10 ? 3 : 4);
 }
@@ -124,7 +129,8 @@ static void put_float(struct rt *rt, struct sb *b, struct spec *f, double d) {
 }
 
 static void put_text(struct rt *rt, struct sb *b, const struct spec *f, struct str *s, char dflt) {
-    if (f->precision >= 0 && (size_t)f->precision < str_chars(s)) s = str_sub(&rt->x, s, 0, str_offset(s, (size_t)f->precision));
+    if (f->precision >= 0 && (size_t)f->precision < str_chars(s))
+        s = str_sub(&rt->x, s, 0, str_offset(s, (size_t)f->precision));
     char align = f->align ? f->align : dflt;
     struct str *fill = f->fill ? f->fill : str_z(&rt->x, f->zero ? "0" : " ");
     int64_t n = (int64_t)str_chars(s), pad = f->width > n ? f->width - n : 0;
@@ -234,7 +240,8 @@ static void percent_int(struct rt *rt, struct sb *b, struct spec *f, struct val 
     int64_t i;
     bool decimal = f->type == 'd' || f->type == 'i' || f->type == 'u';
     if (v.t == V_FLOAT && decimal) {
-        if (!isfinite(v.f) || fabs(v.f) >= 9.2e18) FAIL("a number without an integer of 64 bits: beyond 64 bits, infinite or NaN");
+        if (!isfinite(v.f) || fabs(v.f) >= 9.2e18)
+            FAIL("a number without an integer of 64 bits: beyond 64 bits, infinite or NaN");
         i = (int64_t)v.f;
     } else if (v.t == V_UNDEF || !as_int(v, &i)) {
         FAIL("%%%c format: a real number is required, not %s", f->type, type_name(v));
@@ -303,8 +310,10 @@ static void percent_field(struct percent *p, struct sb *b) {
         sb_z(b, "%", true);
         return;
     }
-    if (v.t == V_MISSING) v = next_arg(p);
-    else p->used = SIZE_MAX / 2;
+    if (v.t == V_MISSING)
+        v = next_arg(p);
+    else
+        p->used = SIZE_MAX / 2;
     percent_one(p, b, &f, v);
 }
 
@@ -433,9 +442,12 @@ static struct val first_of_field(struct braces *p, struct str *name) {
     int64_t i = 0;
     for (size_t k = 0; k < name->n; k++) digits = digits && name->p[k] >= '0' && name->p[k] <= '9';
     if (name->n == 0 || digits) {
-        if (name->n == 0 ? p->manual : p->automatic > 0) FAIL("cannot switch between manual and automatic field numbering");
-        if (name->n == 0) i = (int64_t)p->automatic++;
-        else if (parse_int(rt, name, 10, &i)) p->manual = true;
+        if (name->n == 0 ? p->manual : p->automatic > 0)
+            FAIL("cannot switch between manual and automatic field numbering");
+        if (name->n == 0)
+            i = (int64_t)p->automatic++;
+        else if (parse_int(rt, name, 10, &i))
+            p->manual = true;
         if ((uint64_t)i >= p->c->n) FAIL("Replacement index %lld out of range for positional args tuple", (long long)i);
         return p->c->pos[i];
     }
@@ -460,8 +472,10 @@ static struct val field(struct braces *p, struct str *s) { /* name.attr[key]... 
         int64_t i;
         bool digits = true;
         for (size_t k = 0; k < part->n; k++) digits = digits && part->p[k] >= '0' && part->p[k] <= '9';
-        if (attr) v = get_attr(rt, v, part);
-        else v = get_item(rt, v, digits && parse_int(rt, part, 10, &i) ? v_int(i) : v_str(part));
+        if (attr)
+            v = get_attr(rt, v, part);
+        else
+            v = get_item(rt, v, digits && parse_int(rt, part, 10, &i) ? v_int(i) : v_str(part));
         at = end + !attr;
     }
     return v;
@@ -473,11 +487,16 @@ static size_t field_end(struct rt *rt, const struct str *s, size_t at) { /* the 
     int depth = 1;
     bool bracket = false;
     for (; at < s->n; at++) {
-        if (s->p[at] == '[' && depth == 1) bracket = true;
-        else if (s->p[at] == ']') bracket = false;
-        else if (bracket) continue;
-        else if (s->p[at] == '{') depth++;
-        else if (s->p[at] == '}' && --depth == 0) return at;
+        if (s->p[at] == '[' && depth == 1)
+            bracket = true;
+        else if (s->p[at] == ']')
+            bracket = false;
+        else if (bracket)
+            continue;
+        else if (s->p[at] == '{')
+            depth++;
+        else if (s->p[at] == '}' && --depth == 0)
+            return at;
     }
     FAIL("expected '}' before end of string");
 }
@@ -487,9 +506,12 @@ static void replacement(struct braces *p, struct sb *b, struct str *s, int depth
     size_t at = 0;
     bool bracket = false;
     for (; at < s->n && (bracket || (s->p[at] != '!' && s->p[at] != ':')); at++) {
-        if (s->p[at] == '[') bracket = true;
-        else if (s->p[at] == ']') bracket = false;
-        else if (s->p[at] == '{' && !bracket) FAIL("unexpected '{' in field name");
+        if (s->p[at] == '[')
+            bracket = true;
+        else if (s->p[at] == ']')
+            bracket = false;
+        else if (s->p[at] == '{' && !bracket)
+            FAIL("unexpected '{' in field name");
     }
     struct val v = field(p, str_sub(&rt->x, s, 0, at));
     if (at < s->n && s->p[at] == '!') {

@@ -92,7 +92,8 @@ GLOBAL(g_strftime_now) {
     struct tm now;
     bind_args(rt, "strftime_now", "format", 1, c, &format);
     if (format.t != V_STR) FAIL("strftime() argument 1 must be str, not %s", type_name(format));
-    if (format.s->n >= sizeof fmt || memchr(format.s->p, 0, format.s->n)) FAIL("strftime_now: a format of this length is refused");
+    if (format.s->n >= sizeof fmt || memchr(format.s->p, 0, format.s->n))
+        FAIL("strftime_now: a format of this length is refused");
     memcpy(fmt, format.s->p, format.s->n);
     fmt[format.s->n] = 0;
     if (rt->args->now) {
@@ -109,11 +110,18 @@ static const struct {
     const char *name;
     struct val (*fn)(struct rt *rt, struct call *c);
 } globals[] = {
-    {"range", g_range},   {"dict", g_dict},     {"namespace", g_namespace},
-    {"cycler", g_cycler}, {"joiner", g_joiner}, {"lipsum", g_lipsum},
-    {"raise_exception", g_raise_exception},     {"strftime_now", g_strftime_now},
+    {"range", g_range},
+    {"dict", g_dict},
+    {"namespace", g_namespace},
+    {"cycler", g_cycler},
+    {"joiner", g_joiner},
+    {"lipsum", g_lipsum},
+    {"raise_exception", g_raise_exception},
+    {"strftime_now", g_strftime_now},
 };
 const size_t nglobals = sizeof globals / sizeof *globals;
 
 const char *global_name(int id) { return globals[id].name; }
-struct val global_call(struct rt *rt, int id, struct call *c) { return globals[id].fn(rt, c); }
+struct val global_call(struct rt *rt, int id, struct call *c) {
+    return globals[id].fn(rt, c);
+}

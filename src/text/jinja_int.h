@@ -25,11 +25,12 @@ struct jx { /* the base of a compilation and of a render: an arena, a budget, a 
     jmp_buf out;
 };
 
-void *jx_alloc(struct jx *x, size_t n);            /* aligned to 16, not zeroed */
+void *jx_alloc(struct jx *x, size_t n); /* aligned to 16, not zeroed */
 void *jx_zalloc(struct jx *x, size_t n);
 void *jx_array(struct jx *x, size_t n, size_t size); /* product checked */
 void jx_release(struct jx *x);
-_Noreturn void jx_fail(struct jx *x, enum jinja_fault fault, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+_Noreturn void jx_fail(struct jx *x, enum jinja_fault fault, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 void jx_charge(struct jx *x, size_t steps); /* fails when the budget is gone */
 void jx_enter(struct jx *x);                /* one level deeper; fails at JINJA_MAX_DEPTH */
 static inline void jx_leave(struct jx *x) { x->depth--; }
@@ -40,8 +41,26 @@ static inline void jx_leave(struct jx *x) { x->depth--; }
 
 enum vtype {
     V_MISSING, /* no value: an unset slot, an argument that was not given */
-    V_UNDEF, V_NONE, V_BOOL, V_INT, V_FLOAT, V_STR, V_LIST, V_TUPLE, V_DICT, V_RANGE, V_NS, V_ITER, V_VIEW, V_FUNC,
-    V_METHOD, V_MACRO, V_LOOP, V_CYCLER, V_JOINER, V_SLICE
+    V_UNDEF,
+    V_NONE,
+    V_BOOL,
+    V_INT,
+    V_FLOAT,
+    V_STR,
+    V_LIST,
+    V_TUPLE,
+    V_DICT,
+    V_RANGE,
+    V_NS,
+    V_ITER,
+    V_VIEW,
+    V_FUNC,
+    V_METHOD,
+    V_MACRO,
+    V_LOOP,
+    V_CYCLER,
+    V_JOINER,
+    V_SLICE
 };
 
 struct val {
@@ -139,8 +158,21 @@ struct joiner {
 };
 
 /* A Python iterator: gives each element once. Generators (map, select, ...) do nothing before the first element. */
-enum iter_kind { IT_SEQ, IT_STR, IT_RANGE, IT_DICT, IT_MAP, IT_SELECT, IT_UNIQUE, IT_BATCH, IT_SLICE, IT_ITEMS, IT_REV,
-                 IT_FOR, IT_EMPTY };
+enum iter_kind {
+    IT_SEQ,
+    IT_STR,
+    IT_RANGE,
+    IT_DICT,
+    IT_MAP,
+    IT_SELECT,
+    IT_UNIQUE,
+    IT_BATCH,
+    IT_SLICE,
+    IT_ITEMS,
+    IT_REV,
+    IT_FOR,
+    IT_EMPTY
+};
 struct call;
 struct iter {
     enum iter_kind kind;
@@ -168,14 +200,63 @@ struct call { /* arguments of a call */
 
 enum ntype {
     /* expressions */
-    N_CONST, N_NAME, N_NSREF, N_TUPLE, N_LIST, N_DICT, N_COND, N_OR, N_AND, N_NOT, N_NEG, N_POS, N_COMPARE, N_BIN, N_CONCAT,
-    N_ATTR, N_ITEM, N_SLICE, N_CALL, N_FILTER, N_TEST,
+    N_CONST,
+    N_NAME,
+    N_NSREF,
+    N_TUPLE,
+    N_LIST,
+    N_DICT,
+    N_COND,
+    N_OR,
+    N_AND,
+    N_NOT,
+    N_NEG,
+    N_POS,
+    N_COMPARE,
+    N_BIN,
+    N_CONCAT,
+    N_ATTR,
+    N_ITEM,
+    N_SLICE,
+    N_CALL,
+    N_FILTER,
+    N_TEST,
     /* statements */
-    N_DATA, N_OUTPUT, N_FOR, N_IF, N_SET, N_SETBLOCK, N_WITH, N_MACRO, N_CALLBLOCK, N_FILTERBLOCK, N_BLOCK, N_GENERATION,
-    N_BREAK, N_CONTINUE, N_AUTOESCAPE, N_NOLOAD
+    N_DATA,
+    N_OUTPUT,
+    N_FOR,
+    N_IF,
+    N_SET,
+    N_SETBLOCK,
+    N_WITH,
+    N_MACRO,
+    N_CALLBLOCK,
+    N_FILTERBLOCK,
+    N_BLOCK,
+    N_GENERATION,
+    N_BREAK,
+    N_CONTINUE,
+    N_AUTOESCAPE,
+    N_NOLOAD
 };
 
-enum op { OP_ADD, OP_SUB, OP_MUL, OP_DIV, OP_FLOORDIV, OP_MOD, OP_POW, OP_EQ, OP_NE, OP_LT, OP_LE, OP_GT, OP_GE, OP_IN, OP_NOTIN };
+enum op {
+    OP_ADD,
+    OP_SUB,
+    OP_MUL,
+    OP_DIV,
+    OP_FLOORDIV,
+    OP_MOD,
+    OP_POW,
+    OP_EQ,
+    OP_NE,
+    OP_LT,
+    OP_LE,
+    OP_GT,
+    OP_GE,
+    OP_IN,
+    OP_NOTIN
+};
 
 struct nodes {
     struct node **v;
@@ -204,20 +285,20 @@ struct node {
     enum ntype t;
     enum op op;
     int line;
-    int depth;          /* of this tree */
-    struct str *name;   /* N_NAME, N_NSREF object, N_ATTR, N_FILTER, N_TEST, N_MACRO, N_BLOCK */
-    struct str *attr;   /* N_NSREF */
-    struct val v;       /* N_CONST, N_DATA */
+    int depth;        /* of this tree */
+    struct str *name; /* N_NAME, N_NSREF object, N_ATTR, N_FILTER, N_TEST, N_MACRO, N_BLOCK */
+    struct str *attr; /* N_NSREF */
+    struct val v;     /* N_CONST, N_DATA */
     struct node *a, *b, *c;
-    struct nodes list;  /* items; positional arguments; macro parameters; with targets */
-    struct nodes vals;  /* dict values; keyword values; parameter defaults; with values; comparison operands */
+    struct nodes list;        /* items; positional arguments; macro parameters; with targets */
+    struct nodes vals;        /* dict values; keyword values; parameter defaults; with values; comparison operands */
     struct nodes body, other; /* statements; else branch or elif nodes */
-    struct str **kw;    /* keyword names, vals.n of them; comparison operators are in ops */
+    struct str **kw;          /* keyword names, vals.n of them; comparison operators are in ops */
     enum op *ops;
     struct node *dyn, *dynkw;
-    int hops, slot;     /* N_NAME: activation records up, slot; slot -1: only the context has it */
+    int hops, slot; /* N_NAME: activation records up, slot; slot -1: only the context has it */
     int loop_slot, caller_slot, kwargs_slot, varargs_slot; /* -1: not used */
-    int id;             /* filter, test number; -1 unknown, an error when it runs */
+    int id;                                                /* filter, test number; -1 unknown, an error when it runs */
     bool store, recursive, explicit_caller, scoped;
     struct scope *scope, *scope2; /* body, else or filter test */
     struct func *func;
@@ -242,7 +323,7 @@ struct act {
 
 struct macro {
     struct node *node;
-    struct act *act; /* where it was defined */
+    struct act *act;  /* where it was defined */
     struct str *name; /* NULL: caller */
 };
 
@@ -294,9 +375,9 @@ _Noreturn void jinja_syntax(struct jx *x, int line, const char *fmt, ...) __attr
 bool node_is_target(const struct node *n);
 
 /* jinja_value.c */
-struct str *str_new(struct jx *x, const char *p, size_t n, int trust);  /* p is not copied */
-struct str *str_copy(struct jx *x, const char *p, size_t n, int trust); /* p is copied */
-struct str *str_z(struct jx *x, const char *literal);                   /* a C literal, trusted */
+struct str *str_new(struct jx *x, const char *p, size_t n, int trust);        /* p is not copied */
+struct str *str_copy(struct jx *x, const char *p, size_t n, int trust);       /* p is copied */
+struct str *str_z(struct jx *x, const char *literal);                         /* a C literal, trusted */
 struct str *str_sub(struct jx *x, const struct str *s, size_t off, size_t n); /* bytes; shares the memory */
 size_t str_chars(const struct str *s);
 size_t str_offset(const struct str *s, size_t index); /* byte offset of a code point, index <= chars */
@@ -352,8 +433,8 @@ void val_repr(struct rt *rt, struct sb *b, struct val v);
 struct str *to_str(struct rt *rt, struct val v);
 struct str *to_repr(struct rt *rt, struct val v);
 const char *cstr_repr(struct rt *rt, struct val v); /* for messages; shortened */
-bool is_num(struct val v);          /* int, float, bool */
-bool as_int(struct val v, int64_t *i); /* int or bool */
+bool is_num(struct val v);                          /* int, float, bool */
+bool as_int(struct val v, int64_t *i);              /* int or bool */
 double as_double(struct val v);
 int64_t need_int(struct rt *rt, struct val v);
 bool val_len(struct rt *rt, struct val v, int64_t *n);
@@ -412,13 +493,15 @@ extern const struct filter str_filters[];
 extern const size_t nstr_filters;
 
 /* jinja_strops.c: what str methods and filters share */
-struct str *str_strip(struct jx *x, struct str *s, const struct str *chars, bool left, bool right); /* chars NULL: space */
+struct str *str_strip(struct jx *x, struct str *s, const struct str *chars, bool left,
+                      bool right); /* chars NULL: space */
 struct str *str_replace(struct jx *x, struct str *s, struct str *from, struct str *to, int64_t count);
 struct vec str_splitlines(struct jx *x, struct str *s, bool keep);
 struct vec str_split(struct jx *x, struct str *s, struct str *sep, int64_t max, bool right); /* sep NULL: space */
-struct str *str_justify(struct jx *x, struct str *s, int64_t width, struct str *fill, int side); /* -1 left, 0, 1 right */
+struct str *str_justify(struct jx *x, struct str *s, int64_t width, struct str *fill,
+                        int side); /* -1 left, 0, 1 right */
 ptrdiff_t str_find(const struct str *s, const struct str *part, size_t from, size_t to, bool last); /* bytes; -1 */
-struct str *str_join(struct jx *x, struct str *sep, struct vec parts); /* of V_STR */
+struct str *str_join(struct jx *x, struct str *sep, struct vec parts);                              /* of V_STR */
 struct str *str_wrap(struct rt *rt, struct str *line, int64_t width, bool break_long, struct str *sep, bool hyphens);
 
 int method_find(struct val self, const struct str *name, bool *unsafe); /* -1: no such attribute */

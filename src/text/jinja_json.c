@@ -113,9 +113,12 @@ static void newline(struct writer *w, int level) {
 
 static void write_number(struct writer *w, struct val v) {
     char text[40];
-    if (v.t == V_INT) snprintf(text, sizeof text, "%lld", (long long)v.i);
-    else if (isnan(v.f) || isinf(v.f)) strcpy(text, isnan(v.f) ? "NaN" : v.f > 0 ? "Infinity" : "-Infinity");
-    else float_repr(v.f, text);
+    if (v.t == V_INT)
+        snprintf(text, sizeof text, "%lld", (long long)v.i);
+    else if (isnan(v.f) || isinf(v.f))
+        strcpy(text, isnan(v.f) ? "NaN" : v.f > 0 ? "Infinity" : "-Infinity");
+    else
+        float_repr(v.f, text);
     out_z(w, text);
 }
 
@@ -126,10 +129,14 @@ static void write_key(struct writer *w, struct val k) {
         return;
     }
     out(w, "\"", 1);
-    if (k.t == V_INT || k.t == V_FLOAT) write_number(w, k);
-    else if (k.t == V_BOOL) out_z(w, k.b ? "true" : "false");
-    else if (k.t == V_NONE) out_z(w, "null");
-    else FAIL("keys must be str, int, float, bool or None, not %s", type_name(k));
+    if (k.t == V_INT || k.t == V_FLOAT)
+        write_number(w, k);
+    else if (k.t == V_BOOL)
+        out_z(w, k.b ? "true" : "false");
+    else if (k.t == V_NONE)
+        out_z(w, "null");
+    else
+        FAIL("keys must be str, int, float, bool or None, not %s", type_name(k));
     out(w, "\"", 1);
 }
 

@@ -147,8 +147,10 @@ static size_t digits(const struct lexer *l, size_t at) { /* (\d+_)*\d+ */
     size_t end = at;
     while (digit(l, end)) {
         while (digit(l, end)) end++;
-        if (end < l->n && l->p[end] == '_' && digit(l, end + 1)) end++;
-        else break;
+        if (end < l->n && l->p[end] == '_' && digit(l, end + 1))
+            end++;
+        else
+            break;
     }
     return end;
 }
@@ -275,7 +277,8 @@ static void escape(struct lexer *l, struct sb *b, size_t *at, size_t end) { /* *
         ++*at;
     } else if (c >= '0' && c <= '7') {
         uint32_t v = 0;
-        for (int i = 0; i < 3 && *at < end && l->p[*at] >= '0' && l->p[*at] <= '7'; i++) v = v * 8 + (uint32_t)(l->p[(*at)++] - '0');
+        for (int i = 0; i < 3 && *at < end && l->p[*at] >= '0' && l->p[*at] <= '7'; i++)
+            v = v * 8 + (uint32_t)(l->p[(*at)++] - '0');
         sb_cp(b, v, true);
     } else if (c == 'x' || c == 'u' || c == 'U') {
         ++*at;
@@ -313,17 +316,19 @@ static bool lex_string(struct lexer *l) {
 }
 
 static bool lex_op(struct lexer *l) {
-    static const char *const ops[] = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]",
-                                      "(",  ")",  "{",  "}",  ">",  "<",  "=", ".", ":", "|", ",", ";"};
+    static const char *const ops[] = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[",
+                                      "]",  "(",  ")",  "{",  "}",  ">",  "<", "=", ".", ":", "|", ",", ";"};
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
         if (!looking(l, l->at, ops[i])) continue;
         char c = *ops[i];
         if (c == '(' || c == '[' || c == '{') {
-            if (l->nstack == JINJA_MAX_NESTING) jinja_syntax(l->x, l->line, "more than %d brackets are open", JINJA_MAX_NESTING);
+            if (l->nstack == JINJA_MAX_NESTING)
+                jinja_syntax(l->x, l->line, "more than %d brackets are open", JINJA_MAX_NESTING);
             l->stack[l->nstack++] = c == '(' ? ')' : c == '[' ? ']' : '}';
         } else if (c == ')' || c == ']' || c == '}') {
             if (l->nstack == 0) jinja_syntax(l->x, l->line, "unexpected '%c'", c);
-            if (l->stack[--l->nstack] != c) jinja_syntax(l->x, l->line, "unexpected '%c', expected '%c'", c, l->stack[l->nstack]);
+            if (l->stack[--l->nstack] != c)
+                jinja_syntax(l->x, l->line, "unexpected '%c', expected '%c'", c, l->stack[l->nstack]);
         }
         add(l, T_OP)->op = ops[i];
         advance(l, l->at + strlen(ops[i]));
@@ -339,8 +344,10 @@ static void inside(struct lexer *l, bool variable) { /* to the end of the tag, o
         bool plus = l->p[at] == '+';
         if (l->nstack == 0 && at_close(l, at, variable ? "}}" : "%}") && !(variable && plus)) {
             add(l, variable ? T_VAR_END : T_BLOCK_END);
-            if (!variable) advance(l, close_tag(l, at));
-            else advance(l, l->p[at] == '-' ? skip_space(l, at + 3) : at + 2);
+            if (!variable)
+                advance(l, close_tag(l, at));
+            else
+                advance(l, l->p[at] == '-' ? skip_space(l, at + 3) : at + 2);
             return;
         }
         size_t space = skip_space(l, at);
@@ -365,9 +372,12 @@ static bool root(struct lexer *l) { /* text up to the next tag, and the tag; fal
         size_t rawend = k == '%' ? raw_begin(l, at) : 0;
         data(l, at, sign, k == '{');
         advance(l, rawend ? rawend : at + 2 + (sign == '-' || sign == '+'));
-        if (rawend) raw(l);
-        else if (k == '#') comment(l);
-        else inside(l, k == '{');
+        if (rawend)
+            raw(l);
+        else if (k == '#')
+            comment(l);
+        else
+            inside(l, k == '{');
         return true;
     }
     if (l->at < l->n) add(l, T_DATA)->s = str_new(l->x, l->p + l->at, l->n - l->at, TRUSTED);

@@ -32,12 +32,30 @@ static struct str *fitting(struct rt *rt, const struct str *into, struct str *s)
 
 /* ---- str: case and classes ---- */
 
-METHOD(s_upper) { UNUSED; return plain(u_case(&rt->x, self.s, U_UPPER)); }
-METHOD(s_lower) { UNUSED; return plain(u_case(&rt->x, self.s, U_LOWER)); }
-METHOD(s_title) { UNUSED; return plain(u_case(&rt->x, self.s, U_TITLE)); }
-METHOD(s_capitalize) { UNUSED; return plain(u_case(&rt->x, self.s, U_CAPITALIZE)); }
-METHOD(s_swapcase) { UNUSED; return plain(u_case(&rt->x, self.s, U_SWAP)); }
-METHOD(s_casefold) { UNUSED; return plain(u_case(&rt->x, self.s, U_FOLD)); }
+METHOD(s_upper) {
+    UNUSED;
+    return plain(u_case(&rt->x, self.s, U_UPPER));
+}
+METHOD(s_lower) {
+    UNUSED;
+    return plain(u_case(&rt->x, self.s, U_LOWER));
+}
+METHOD(s_title) {
+    UNUSED;
+    return plain(u_case(&rt->x, self.s, U_TITLE));
+}
+METHOD(s_capitalize) {
+    UNUSED;
+    return plain(u_case(&rt->x, self.s, U_CAPITALIZE));
+}
+METHOD(s_swapcase) {
+    UNUSED;
+    return plain(u_case(&rt->x, self.s, U_SWAP));
+}
+METHOD(s_casefold) {
+    UNUSED;
+    return plain(u_case(&rt->x, self.s, U_FOLD));
+}
 
 static struct val all_are(struct rt *rt, const struct str *s, bool (*is)(uint32_t), bool empty) {
     jx_charge(&rt->x, s->n / 16);
@@ -46,16 +64,46 @@ static struct val all_are(struct rt *rt, const struct str *s, bool (*is)(uint32_
     return v_bool(s->n ? true : empty);
 }
 static bool is_ascii(uint32_t c) { return c < 0x80; }
-METHOD(s_isalnum) { UNUSED; return all_are(rt, self.s, u_alnum, false); }
-METHOD(s_isalpha) { UNUSED; return all_are(rt, self.s, u_alpha, false); }
-METHOD(s_isascii) { UNUSED; return all_are(rt, self.s, is_ascii, true); }
-METHOD(s_isdecimal) { UNUSED; return all_are(rt, self.s, u_decimal, false); }
-METHOD(s_isdigit) { UNUSED; return all_are(rt, self.s, u_digit, false); }
-METHOD(s_isnumeric) { UNUSED; return all_are(rt, self.s, u_numeric, false); }
-METHOD(s_isprintable) { UNUSED; return all_are(rt, self.s, u_printable, true); }
-METHOD(s_isspace) { UNUSED; return all_are(rt, self.s, u_space, false); }
-METHOD(s_islower) { UNUSED; return v_bool(test_call(rt, test_find(str_z(&rt->x, "lower")), self, c)); }
-METHOD(s_isupper) { UNUSED; return v_bool(test_call(rt, test_find(str_z(&rt->x, "upper")), self, c)); }
+METHOD(s_isalnum) {
+    UNUSED;
+    return all_are(rt, self.s, u_alnum, false);
+}
+METHOD(s_isalpha) {
+    UNUSED;
+    return all_are(rt, self.s, u_alpha, false);
+}
+METHOD(s_isascii) {
+    UNUSED;
+    return all_are(rt, self.s, is_ascii, true);
+}
+METHOD(s_isdecimal) {
+    UNUSED;
+    return all_are(rt, self.s, u_decimal, false);
+}
+METHOD(s_isdigit) {
+    UNUSED;
+    return all_are(rt, self.s, u_digit, false);
+}
+METHOD(s_isnumeric) {
+    UNUSED;
+    return all_are(rt, self.s, u_numeric, false);
+}
+METHOD(s_isprintable) {
+    UNUSED;
+    return all_are(rt, self.s, u_printable, true);
+}
+METHOD(s_isspace) {
+    UNUSED;
+    return all_are(rt, self.s, u_space, false);
+}
+METHOD(s_islower) {
+    UNUSED;
+    return v_bool(test_call(rt, test_find(str_z(&rt->x, "lower")), self, c));
+}
+METHOD(s_isupper) {
+    UNUSED;
+    return v_bool(test_call(rt, test_find(str_z(&rt->x, "upper")), self, c));
+}
 
 METHOD(s_isidentifier) {
     UNUSED;
@@ -84,9 +132,18 @@ METHOD(s_istitle) {
 static struct val strip(struct rt *rt, struct val self, struct val *a, bool left, bool right) {
     return plain(str_strip(&rt->x, self.s, given(a[0]) ? need_str(rt, a[0]) : NULL, left, right));
 }
-METHOD(s_strip) { UNUSED; return strip(rt, self, a, true, true); }
-METHOD(s_lstrip) { UNUSED; return strip(rt, self, a, true, false); }
-METHOD(s_rstrip) { UNUSED; return strip(rt, self, a, false, true); }
+METHOD(s_strip) {
+    UNUSED;
+    return strip(rt, self, a, true, true);
+}
+METHOD(s_lstrip) {
+    UNUSED;
+    return strip(rt, self, a, true, false);
+}
+METHOD(s_rstrip) {
+    UNUSED;
+    return strip(rt, self, a, false, true);
+}
 
 static struct val split(struct rt *rt, struct val self, struct val *a, bool right) {
     struct str *sep = given(a[0]) ? need_str(rt, a[0]) : NULL;
@@ -95,8 +152,14 @@ static struct val split(struct rt *rt, struct val self, struct val *a, bool righ
     struct vec v = str_split(&rt->x, self.s, sep, max, right);
     return v_list(&rt->x, v.v, v.n, false);
 }
-METHOD(s_split) { UNUSED; return split(rt, self, a, false); }
-METHOD(s_rsplit) { UNUSED; return split(rt, self, a, true); }
+METHOD(s_split) {
+    UNUSED;
+    return split(rt, self, a, false);
+}
+METHOD(s_rsplit) {
+    UNUSED;
+    return split(rt, self, a, true);
+}
 
 METHOD(s_splitlines) {
     UNUSED;
@@ -120,8 +183,14 @@ static struct val partition(struct rt *rt, struct val self, struct val arg, bool
     }
     return v_list(&rt->x, v, 3, true);
 }
-METHOD(s_partition) { UNUSED; return partition(rt, self, a[0], false); }
-METHOD(s_rpartition) { UNUSED; return partition(rt, self, a[0], true); }
+METHOD(s_partition) {
+    UNUSED;
+    return partition(rt, self, a[0], false);
+}
+METHOD(s_rpartition) {
+    UNUSED;
+    return partition(rt, self, a[0], true);
+}
 
 METHOD(s_removeprefix) {
     UNUSED;
@@ -141,9 +210,18 @@ static struct val justify(struct rt *rt, struct val self, struct val *a, int sid
     if (str_chars(fill) != 1) FAIL("The fill character must be exactly one character long");
     return plain(str_justify(&rt->x, self.s, need_int(rt, a[0]), fill, side));
 }
-METHOD(s_ljust) { UNUSED; return justify(rt, self, a, -1); }
-METHOD(s_rjust) { UNUSED; return justify(rt, self, a, 1); }
-METHOD(s_center) { UNUSED; return justify(rt, self, a, 0); }
+METHOD(s_ljust) {
+    UNUSED;
+    return justify(rt, self, a, -1);
+}
+METHOD(s_rjust) {
+    UNUSED;
+    return justify(rt, self, a, 1);
+}
+METHOD(s_center) {
+    UNUSED;
+    return justify(rt, self, a, 0);
+}
 
 METHOD(s_zfill) {
     UNUSED;
@@ -202,7 +280,10 @@ METHOD(s_join) {
     return v_str(s);
 }
 
-METHOD(s_format) { (void)a; return v_str(format_braces(rt, self.s, c)); }
+METHOD(s_format) {
+    (void)a;
+    return v_str(format_braces(rt, self.s, c));
+}
 METHOD(s_format_map) {
     UNUSED;
     struct call with = {0};
@@ -218,13 +299,17 @@ METHOD(s_format_map) {
     return v_str(format_braces(rt, self.s, &with));
 }
 
-METHOD(refused) { UNUSED; FAIL("this method is not supported in templates"); }
+METHOD(refused) {
+    UNUSED;
+    FAIL("this method is not supported in templates");
+}
 
 /* ---- str: looking ---- */
 
 /* The bytes of s[start:end]; false when start lies behind the end. */
 static bool window(struct rt *rt, const struct str *s, const struct val *a, size_t *from, size_t *to) {
-    int64_t n = (int64_t)str_chars(s), start = given(a[0]) ? need_int(rt, a[0]) : 0, end = given(a[1]) ? need_int(rt, a[1]) : n;
+    int64_t n = (int64_t)str_chars(s), start = given(a[0]) ? need_int(rt, a[0]) : 0,
+            end = given(a[1]) ? need_int(rt, a[1]) : n;
     if (start < 0) start = start < -n ? 0 : start + n;
     if (end < 0) end = end < -n ? 0 : end + n;
     if (end > n) end = n;
@@ -244,14 +329,26 @@ static int64_t find(struct rt *rt, struct val self, struct val *a, bool last) {
     struct str head = {.p = self.s->p, .n = (size_t)at, .chars = SIZE_MAX};
     return (int64_t)str_chars(&head);
 }
-METHOD(s_find) { UNUSED; return v_int(find(rt, self, a, false)); }
-METHOD(s_rfind) { UNUSED; return v_int(find(rt, self, a, true)); }
+METHOD(s_find) {
+    UNUSED;
+    return v_int(find(rt, self, a, false));
+}
+METHOD(s_rfind) {
+    UNUSED;
+    return v_int(find(rt, self, a, true));
+}
 static struct val found(struct rt *rt, int64_t i) {
     if (i < 0) FAIL("substring not found");
     return v_int(i);
 }
-METHOD(s_index) { UNUSED; return found(rt, find(rt, self, a, false)); }
-METHOD(s_rindex) { UNUSED; return found(rt, find(rt, self, a, true)); }
+METHOD(s_index) {
+    UNUSED;
+    return found(rt, find(rt, self, a, false));
+}
+METHOD(s_rindex) {
+    UNUSED;
+    return found(rt, find(rt, self, a, true));
+}
 
 METHOD(s_count) {
     UNUSED;
@@ -270,7 +367,8 @@ METHOD(s_count) {
 
 static bool affix(struct rt *rt, struct val self, struct val *a, struct val part, bool end) {
     size_t from, to;
-    if (part.t != V_STR) FAIL("%s first arg must be str or a tuple of str, not %s", end ? "endswith" : "startswith", type_name(part));
+    if (part.t != V_STR)
+        FAIL("%s first arg must be str or a tuple of str, not %s", end ? "endswith" : "startswith", type_name(part));
     if (!window(rt, self.s, a + 1, &from, &to) || part.s->n > to - from) return false;
     return memcmp(self.s->p + (end ? to - part.s->n : from), part.s->p, part.s->n) == 0;
 }
@@ -280,8 +378,14 @@ static struct val affixes(struct rt *rt, struct val self, struct val *a, bool en
         if (affix(rt, self, a, a[0].l->v[i], end)) return v_bool(true);
     return v_bool(false);
 }
-METHOD(s_startswith) { UNUSED; return affixes(rt, self, a, false); }
-METHOD(s_endswith) { UNUSED; return affixes(rt, self, a, true); }
+METHOD(s_startswith) {
+    UNUSED;
+    return affixes(rt, self, a, false);
+}
+METHOD(s_endswith) {
+    UNUSED;
+    return affixes(rt, self, a, true);
+}
 
 /* ---- the others ---- */
 
@@ -324,9 +428,18 @@ static struct val view(struct rt *rt, struct val self, char kind) {
     *w = (struct view){self.d, kind};
     return (struct val){.t = V_VIEW, .view = w};
 }
-METHOD(d_items) { UNUSED; return view(rt, self, 'i'); }
-METHOD(d_keys) { UNUSED; return view(rt, self, 'k'); }
-METHOD(d_values) { UNUSED; return view(rt, self, 'v'); }
+METHOD(d_items) {
+    UNUSED;
+    return view(rt, self, 'i');
+}
+METHOD(d_keys) {
+    UNUSED;
+    return view(rt, self, 'k');
+}
+METHOD(d_values) {
+    UNUSED;
+    return view(rt, self, 'v');
+}
 METHOD(d_fromkeys) {
     UNUSED;
     struct dict *d = dict_new(&rt->x);
@@ -347,8 +460,14 @@ METHOD(i_bit_count) {
     int64_t i = need_int(rt, self);
     return v_int(__builtin_popcountll(i < 0 ? 0 - (uint64_t)i : (uint64_t)i));
 }
-METHOD(n_self) { UNUSED; return self.t == V_BOOL ? v_int(self.b) : self; }
-METHOD(f_is_integer) { UNUSED; return v_bool(isfinite(self.f) && self.f == floor(self.f)); }
+METHOD(n_self) {
+    UNUSED;
+    return self.t == V_BOOL ? v_int(self.b) : self;
+}
+METHOD(f_is_integer) {
+    UNUSED;
+    return v_bool(isfinite(self.f) && self.f == floor(self.f));
+}
 
 METHOD(loop_cycle) {
     UNUSED;

@@ -88,7 +88,8 @@ static bool plain_digits(const char *p, size_t n, char *out, size_t room) {
     size_t o = 0;
     for (size_t i = 0; i < n; i++) {
         if (p[i] == '_') {
-            if (i == 0 || i + 1 == n || p[i - 1] < '0' || p[i + 1] < '0' || p[i - 1] == '_' || p[i + 1] == '_') return false;
+            if (i == 0 || i + 1 == n || p[i - 1] < '0' || p[i + 1] < '0' || p[i - 1] == '_' || p[i + 1] == '_')
+                return false;
             continue;
         }
         if (o + 1 >= room || (unsigned char)p[i] >= 0x80 || p[i] == 0) return false;
@@ -134,7 +135,9 @@ bool parse_int(struct rt *rt, const struct str *s, int base, int64_t *out) {
     uint64_t v = 0;
     bool over = false;
     for (; p < end; p++) {
-        int c = *p, d = c >= '0' && c <= '9' ? c - '0' : (c | 0x20) >= 'a' && (c | 0x20) <= 'z' ? (c | 0x20) - 'a' + 10 : 99;
+        int c = *p, d = c >= '0' && c <= '9'                     ? c - '0'
+                        : (c | 0x20) >= 'a' && (c | 0x20) <= 'z' ? (c | 0x20) - 'a' + 10
+                                                                 : 99;
         if (c == '_' && digit && !under) {
             under = true;
             continue;
@@ -175,7 +178,8 @@ static _Noreturn void unsupported(struct rt *rt, const char *op, struct val a, s
 }
 
 static const char *op_text(enum op op) {
-    static const char *const text[] = {"+", "-", "*", "/", "//", "%", "**", "==", "!=", "<", "<=", ">", ">=", "in", "not in"};
+    static const char *const text[] = {
+        "+", "-", "*", "/", "//", "%", "**", "==", "!=", "<", "<=", ">", ">=", "in", "not in"};
     return text[op];
 }
 
@@ -287,10 +291,14 @@ static struct val str_add(struct rt *rt, struct str *a, struct str *b) {
     struct sb sb;
     sb_init(&sb, &rt->x);
     sb.markup = a->markup || b->markup;
-    if (sb.markup && !a->markup) escape_into(&sb, a);
-    else sb_str(&sb, a);
-    if (sb.markup && !b->markup) escape_into(&sb, b);
-    else sb_str(&sb, b);
+    if (sb.markup && !a->markup)
+        escape_into(&sb, a);
+    else
+        sb_str(&sb, a);
+    if (sb.markup && !b->markup)
+        escape_into(&sb, b);
+    else
+        sb_str(&sb, b);
     return v_str(sb_take(&sb));
 }
 

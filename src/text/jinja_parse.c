@@ -10,9 +10,9 @@ struct parser {
     struct jinja *t;
     struct jx *x;
     struct token *tok, *cur;
-    int nesting;        /* statements and brackets open */
-    int for_depth;      /* inside a for: `loop` may not be assigned */
-    int breakable;      /* inside a for of the same function */
+    int nesting;   /* statements and brackets open */
+    int for_depth; /* inside a for: `loop` may not be assigned */
+    int breakable; /* inside a for of the same function */
 };
 
 typedef const char *const *endtags;
@@ -350,9 +350,12 @@ static struct node *subscript(struct parser *p, struct node *obj) {
 
 static struct node *postfix(struct parser *p, struct node *n) {
     for (;;) {
-        if (is_op(p, ".") || is_op(p, "[")) n = subscript(p, n);
-        else if (is_op(p, "(")) n = call(p, n);
-        else return n;
+        if (is_op(p, ".") || is_op(p, "["))
+            n = subscript(p, n);
+        else if (is_op(p, "("))
+            n = call(p, n);
+        else
+            return n;
     }
 }
 
@@ -383,10 +386,14 @@ static struct node *test(struct parser *p, struct node *in) {
 
 static struct node *filters(struct parser *p, struct node *n) {
     for (;;) {
-        if (is_op(p, "|")) n = filter(p, n, false);
-        else if (is_name(p->cur, "is")) n = test(p, n);
-        else if (is_op(p, "(")) n = call(p, n);
-        else return n;
+        if (is_op(p, "|"))
+            n = filter(p, n, false);
+        else if (is_name(p->cur, "is"))
+            n = test(p, n);
+        else if (is_op(p, "("))
+            n = call(p, n);
+        else
+            return n;
     }
 }
 
@@ -417,11 +424,16 @@ static struct node *product(struct parser *p) {
     struct node *n = power(p);
     for (;;) {
         enum op op;
-        if (is_op(p, "*")) op = OP_MUL;
-        else if (is_op(p, "/")) op = OP_DIV;
-        else if (is_op(p, "//")) op = OP_FLOORDIV;
-        else if (is_op(p, "%")) op = OP_MOD;
-        else return n;
+        if (is_op(p, "*"))
+            op = OP_MUL;
+        else if (is_op(p, "/"))
+            op = OP_DIV;
+        else if (is_op(p, "//"))
+            op = OP_FLOORDIV;
+        else if (is_op(p, "%"))
+            op = OP_MOD;
+        else
+            return n;
         next(p);
         n = pair(p, N_BIN, op, n, power(p), line);
     }
@@ -672,8 +684,10 @@ static void signature(struct parser *p, struct node *n) {
         struct node *arg = name_target(p);
         for (size_t i = 0; i < n->list.n; i++)
             if (str_eq(n->list.v[i]->name, arg->name)) SYNTAX("duplicate argument in a macro definition");
-        if (skip_op(p, "=")) push(p, &n->vals, expression(p, true));
-        else if (n->vals.n) SYNTAX("non-default argument follows default argument");
+        if (skip_op(p, "="))
+            push(p, &n->vals, expression(p, true));
+        else if (n->vals.n)
+            SYNTAX("non-default argument follows default argument");
         push(p, &n->list, arg);
     }
     expect_op(p, ")");
@@ -796,14 +810,22 @@ typedef struct node *statement_fn(struct parser *p);
 static const struct {
     const char *name;
     statement_fn *fn;
-} tags[] = {{"for", parse_for},           {"if", parse_if},
-            {"set", parse_set},           {"with", parse_with},
-            {"macro", parse_macro},       {"call", parse_call},
-            {"filter", parse_filter_block}, {"block", parse_block},
-            {"print", parse_print},       {"autoescape", parse_autoescape},
-            {"generation", parse_generation}, {"break", parse_loop_control},
-            {"continue", parse_loop_control}, {"include", parse_loading},
-            {"import", parse_loading},    {"from", parse_loading},
+} tags[] = {{"for", parse_for},
+            {"if", parse_if},
+            {"set", parse_set},
+            {"with", parse_with},
+            {"macro", parse_macro},
+            {"call", parse_call},
+            {"filter", parse_filter_block},
+            {"block", parse_block},
+            {"print", parse_print},
+            {"autoescape", parse_autoescape},
+            {"generation", parse_generation},
+            {"break", parse_loop_control},
+            {"continue", parse_loop_control},
+            {"include", parse_loading},
+            {"import", parse_loading},
+            {"from", parse_loading},
             {"extends", parse_loading}};
 
 static struct node *statement(struct parser *p) {

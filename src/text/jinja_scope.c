@@ -100,8 +100,10 @@ static struct func *new_func(struct resolver *r, struct func *up) {
 static void declare_expr(struct resolver *r, struct node *n) {
     if (!n) return;
     if (n->t == N_NAME) {
-        if (n->store) store_name(r, n->name);
-        else load_name(r, n->name);
+        if (n->store)
+            store_name(r, n->name);
+        else
+            load_name(r, n->name);
         return;
     }
     if (n->t == N_NSREF) load_name(r, n->name);
@@ -158,7 +160,8 @@ static void declare_params(struct resolver *r, struct node *target) {
     for (size_t i = 0; i < target->list.n; i++) declare_params(r, target->list.v[i]);
 }
 
-/* ---- does a macro's body read `caller`, `kwargs`, `varargs` before it stores to it? 1 yes, -1 stored, 0 neither ---- */
+/* ---- does a macro's body read `caller`, `kwargs`, `varargs` before it stores to it? 1 yes, -1 stored, 0 neither ----
+ */
 
 static int reads_all(const struct nodes *list, const char *name);
 

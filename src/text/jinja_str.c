@@ -71,8 +71,10 @@ void jx_fail(struct jx *x, enum jinja_fault fault, const char *fmt, ...) {
     for (char *p = text; *p; p++) /* an err has no newline, and raise_exception may have any text */
         if ((unsigned char)*p < ' ') *p = ' ';
     x->fault = fault;
-    if (fault == JINJA_RAISED || x->line == 0) err_input(x->err, "%s", text);
-    else err_input(x->err, "line %d: %s", x->line, text);
+    if (fault == JINJA_RAISED || x->line == 0)
+        err_input(x->err, "%s", text);
+    else
+        err_input(x->err, "line %d: %s", x->line, text);
     longjmp(x->out, 1);
 }
 
@@ -82,7 +84,8 @@ void jx_charge(struct jx *x, size_t steps) {
 }
 
 void jx_enter(struct jx *x) {
-    if (++x->depth > JINJA_MAX_DEPTH) jx_fail(x, JINJA_LIMIT, "the template nests too deeply (%d levels)", JINJA_MAX_DEPTH);
+    if (++x->depth > JINJA_MAX_DEPTH)
+        jx_fail(x, JINJA_LIMIT, "the template nests too deeply (%d levels)", JINJA_MAX_DEPTH);
 }
 
 /* ---- strings ---- */
@@ -102,14 +105,18 @@ struct str *str_copy(struct jx *x, const char *p, size_t n, int trust) {
     return str_new(x, q, n, trust);
 }
 
-struct str *str_z(struct jx *x, const char *literal) { return str_new(x, literal, strlen(literal), TRUSTED); }
+struct str *str_z(struct jx *x, const char *literal) {
+    return str_new(x, literal, strlen(literal), TRUSTED);
+}
 
 static size_t run_at(const struct str *s, size_t off) { /* the run that holds byte off */
     size_t lo = 0, hi = s->nruns - 1;
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
-        if (s->runs[mid].end > off) hi = mid;
-        else lo = mid + 1;
+        if (s->runs[mid].end > off)
+            hi = mid;
+        else
+            lo = mid + 1;
     }
     return lo;
 }
@@ -229,8 +236,10 @@ void sb_str(struct sb *b, const struct str *s) { sb_sub(b, s, 0, s->n); }
 void sb_cp(struct sb *b, uint32_t cp, bool trusted) {
     char c[4];
     size_t n = utf8_put(cp, c);
-    if (n) sb_raw(b, c, n, trusted);
-    else sb_raw(b, "\xEF\xBF\xBD", 3, trusted);
+    if (n)
+        sb_raw(b, c, n, trusted);
+    else
+        sb_raw(b, "\xEF\xBF\xBD", 3, trusted);
 }
 
 void sb_pad(struct sb *b, const struct str *fill, size_t times) {

@@ -110,8 +110,10 @@ static struct vec split_sep(struct jx *x, struct str *s, struct str *sep, int64_
     for (ptrdiff_t hit; max != 0 && (hit = str_find(s, sep, from, to, right)) >= 0; max--) {
         jx_charge(x, 1);
         size_t h = (size_t)hit;
-        if (right) vec_add(x, &v, v_str(str_sub(x, s, h + sep->n, to - h - sep->n))), to = h;
-        else vec_add(x, &v, v_str(str_sub(x, s, from, h - from))), from = h + sep->n;
+        if (right)
+            vec_add(x, &v, v_str(str_sub(x, s, h + sep->n, to - h - sep->n))), to = h;
+        else
+            vec_add(x, &v, v_str(str_sub(x, s, from, h - from))), from = h + sep->n;
     }
     vec_add(x, &v, v_str(str_sub(x, s, from, to - from)));
     if (right) reverse(&v);
@@ -201,7 +203,8 @@ static size_t dashes(const struct chars *t, size_t at) { /* the end of two or mo
 
 static bool hyphen(const struct chars *t, size_t e) { /* a hyphen at e between letters, where a word may be cut */
     if (e >= t->n || t->c[e] != '-') return false;
-    bool before = e >= 2 && letter(t, e - 1) && (letter(t, e - 2) || (e >= 3 && t->c[e - 2] == '-' && letter(t, e - 3)));
+    bool before =
+        e >= 2 && letter(t, e - 1) && (letter(t, e - 2) || (e >= 3 && t->c[e - 2] == '-' && letter(t, e - 3)));
     return before && letter(t, e + 1) && (letter(t, e + 2) || (e + 2 < t->n && t->c[e + 2] == '-' && letter(t, e + 3)));
 }
 

@@ -7,20 +7,62 @@
 
 typedef bool test_fn(struct rt *rt, struct val v, struct val arg);
 
-TEST(t_defined) { UNUSED; return v.t != V_UNDEF; }
-TEST(t_undefined) { UNUSED; return v.t == V_UNDEF; }
-TEST(t_none) { UNUSED; return v.t == V_NONE; }
-TEST(t_boolean) { UNUSED; return v.t == V_BOOL; }
-TEST(t_true) { UNUSED; return v.t == V_BOOL && v.b; }
-TEST(t_false) { UNUSED; return v.t == V_BOOL && !v.b; }
-TEST(t_integer) { UNUSED; return v.t == V_INT; }
-TEST(t_float) { UNUSED; return v.t == V_FLOAT; }
-TEST(t_number) { UNUSED; return is_num(v); }
-TEST(t_string) { UNUSED; return v.t == V_STR; }
-TEST(t_mapping) { UNUSED; return v.t == V_DICT; }
-TEST(t_iterable) { UNUSED; return iterable(v); }
-TEST(t_escaped) { UNUSED; return v.t == V_STR && v.s->markup; }
-TEST(t_sameas) { UNUSED; return val_same(v, arg); }
+TEST(t_defined) {
+    UNUSED;
+    return v.t != V_UNDEF;
+}
+TEST(t_undefined) {
+    UNUSED;
+    return v.t == V_UNDEF;
+}
+TEST(t_none) {
+    UNUSED;
+    return v.t == V_NONE;
+}
+TEST(t_boolean) {
+    UNUSED;
+    return v.t == V_BOOL;
+}
+TEST(t_true) {
+    UNUSED;
+    return v.t == V_BOOL && v.b;
+}
+TEST(t_false) {
+    UNUSED;
+    return v.t == V_BOOL && !v.b;
+}
+TEST(t_integer) {
+    UNUSED;
+    return v.t == V_INT;
+}
+TEST(t_float) {
+    UNUSED;
+    return v.t == V_FLOAT;
+}
+TEST(t_number) {
+    UNUSED;
+    return is_num(v);
+}
+TEST(t_string) {
+    UNUSED;
+    return v.t == V_STR;
+}
+TEST(t_mapping) {
+    UNUSED;
+    return v.t == V_DICT;
+}
+TEST(t_iterable) {
+    UNUSED;
+    return iterable(v);
+}
+TEST(t_escaped) {
+    UNUSED;
+    return v.t == V_STR && v.s->markup;
+}
+TEST(t_sameas) {
+    UNUSED;
+    return val_same(v, arg);
+}
 TEST(t_in) { return contains(rt, arg, v); }
 TEST(t_eq) { return compare(rt, OP_EQ, v, arg); }
 TEST(t_ne) { return compare(rt, OP_NE, v, arg); }
@@ -36,8 +78,14 @@ TEST(t_callable) {
     UNUSED;
     return v.t == V_UNDEF || v.t == V_FUNC || v.t == V_METHOD || v.t == V_MACRO || v.t == V_LOOP || v.t == V_JOINER;
 }
-TEST(t_odd) { (void)arg; return val_eq(rt, binary(rt, OP_MOD, v, v_int(2)), v_int(1)); }
-TEST(t_even) { (void)arg; return val_eq(rt, binary(rt, OP_MOD, v, v_int(2)), v_int(0)); }
+TEST(t_odd) {
+    (void)arg;
+    return val_eq(rt, binary(rt, OP_MOD, v, v_int(2)), v_int(1));
+}
+TEST(t_even) {
+    (void)arg;
+    return val_eq(rt, binary(rt, OP_MOD, v, v_int(2)), v_int(0));
+}
 TEST(t_divisibleby) { return val_eq(rt, binary(rt, OP_MOD, v, arg), v_int(0)); }
 
 static bool cased_as(struct rt *rt, struct val v, bool upper) {
@@ -50,8 +98,14 @@ static bool cased_as(struct rt *rt, struct val v, bool upper) {
     }
     return any;
 }
-TEST(t_lower) { (void)arg; return cased_as(rt, v, false); }
-TEST(t_upper) { (void)arg; return cased_as(rt, v, true); }
+TEST(t_lower) {
+    (void)arg;
+    return cased_as(rt, v, false);
+}
+TEST(t_upper) {
+    (void)arg;
+    return cased_as(rt, v, true);
+}
 TEST(t_filter) {
     UNUSED;
     if (!hashable(v)) FAIL("unhashable type: '%s'", type_name(v));

@@ -65,8 +65,12 @@ static struct val v_undef(struct jx *x, enum undef_kind kind, const char *hint, 
     return (struct val){.t = V_UNDEF, .u = u};
 }
 
-struct val v_undef_name(struct jx *x, struct str *name) { return v_undef(x, UNDEF_NAME, NULL, NULL, v_str(name)); }
-struct val v_undef_hint(struct jx *x, const char *hint) { return v_undef(x, UNDEF_HINT, hint, NULL, v_none()); }
+struct val v_undef_name(struct jx *x, struct str *name) {
+    return v_undef(x, UNDEF_NAME, NULL, NULL, v_str(name));
+}
+struct val v_undef_hint(struct jx *x, const char *hint) {
+    return v_undef(x, UNDEF_HINT, hint, NULL, v_none());
+}
 struct val v_undef_attr(struct jx *x, struct val obj, struct val name, bool unsafe) {
     return v_undef(x, unsafe ? UNDEF_UNSAFE : UNDEF_ATTR, NULL, type_name(obj), name);
 }
@@ -78,8 +82,7 @@ void fail_undef(struct jx *x, const struct undef *u) {
     switch (u->kind) {
     case UNDEF_NAME: jx_fail(x, JINJA_RUNTIME, "%s is undefined", name);
     case UNDEF_HINT: jx_fail(x, JINJA_RUNTIME, "%s", u->hint);
-    case UNDEF_UNSAFE:
-        jx_fail(x, JINJA_RUNTIME, "access to attribute %s of '%s' object is unsafe.", name, u->obj);
+    case UNDEF_UNSAFE: jx_fail(x, JINJA_RUNTIME, "access to attribute %s of '%s' object is unsafe.", name, u->obj);
     case UNDEF_ATTR:
         if (u->name.t != V_STR)
             jx_fail(x, JINJA_RUNTIME, "%s%s has no element %s", none ? "None" : u->obj, none ? "" : " object", name);
@@ -131,7 +134,9 @@ static uint64_t hash(struct rt *rt, struct val v) {
     }
 }
 
-struct dict *dict_new(struct jx *x) { return NEW(x, struct dict); }
+struct dict *dict_new(struct jx *x) {
+    return NEW(x, struct dict);
+}
 
 static void dict_index(struct rt *rt, struct dict *d) {
     size_t n = 16;
@@ -209,7 +214,10 @@ void dict_set(struct rt *rt, struct dict *d, struct val k, struct val v) {
 static const char *iter_name(const struct iter *it) {
     if (it->kind != IT_REV) return "generator";
     enum vtype t = it->src.t;
-    return t == V_LIST ? "list_reverseiterator" : t == V_DICT ? "dict_reversekeyiterator" : t == V_RANGE ? "range_iterator" : "reversed";
+    return t == V_LIST    ? "list_reverseiterator"
+           : t == V_DICT  ? "dict_reversekeyiterator"
+           : t == V_RANGE ? "range_iterator"
+                          : "reversed";
 }
 
 const char *type_name(struct val v) {
@@ -242,9 +250,12 @@ const char *type_name(struct val v) {
 bool is_num(struct val v) { return v.t == V_INT || v.t == V_FLOAT || v.t == V_BOOL; }
 
 bool as_int(struct val v, int64_t *i) {
-    if (v.t == V_INT) *i = v.i;
-    else if (v.t == V_BOOL) *i = v.b;
-    else return false;
+    if (v.t == V_INT)
+        *i = v.i;
+    else if (v.t == V_BOOL)
+        *i = v.b;
+    else
+        return false;
     return true;
 }
 
@@ -378,7 +389,8 @@ int val_order(struct rt *rt, struct val a, struct val b, const char *op) {
         }
         return (a.l->n > b.l->n) - (a.l->n < b.l->n);
     }
-    jx_fail(&rt->x, JINJA_RUNTIME, "'%s' not supported between instances of '%s' and '%s'", op, type_name(a), type_name(b));
+    jx_fail(&rt->x, JINJA_RUNTIME, "'%s' not supported between instances of '%s' and '%s'", op, type_name(a),
+            type_name(b));
 }
 
 /* ---- str() and repr() ---- */
@@ -438,7 +450,8 @@ static void repr_object(struct rt *rt, struct sb *b, struct val v) {
     char text[96];
     switch (v.t) {
     case V_RANGE:
-        if (v.r->step == 1) snprintf(text, sizeof text, "range(%lld, %lld)", (long long)v.r->start, (long long)v.r->stop);
+        if (v.r->step == 1)
+            snprintf(text, sizeof text, "range(%lld, %lld)", (long long)v.r->start, (long long)v.r->stop);
         else
             snprintf(text, sizeof text, "range(%lld, %lld, %lld)", (long long)v.r->start, (long long)v.r->stop,
                      (long long)v.r->step);
@@ -451,8 +464,10 @@ static void repr_object(struct rt *rt, struct sb *b, struct val v) {
         return;
     case V_MACRO:
         sb_z(b, "<Macro ", true);
-        if (v.macro->name) repr_str(b, v.macro->name);
-        else sb_z(b, "anonymous", true);
+        if (v.macro->name)
+            repr_str(b, v.macro->name);
+        else
+            sb_z(b, "anonymous", true);
         sb_z(b, ">", true);
         return;
     case V_LOOP: {
@@ -467,9 +482,7 @@ static void repr_object(struct rt *rt, struct sb *b, struct val v) {
         snprintf(text, sizeof text, "<function %s>", global_name(v.func));
         sb_z(b, text, true);
         return;
-    default:
-        snprintf(text, sizeof text, "<%s object>", type_name(v));
-        sb_z(b, text, true);
+    default: snprintf(text, sizeof text, "<%s object>", type_name(v)); sb_z(b, text, true);
     }
 }
 
@@ -515,8 +528,10 @@ void val_repr(struct rt *rt, struct sb *b, struct val v) {
 }
 
 void val_str(struct rt *rt, struct sb *b, struct val v) {
-    if (v.t == V_STR) sb_str(b, v.s);
-    else if (v.t != V_UNDEF) val_repr(rt, b, v);
+    if (v.t == V_STR)
+        sb_str(b, v.s);
+    else if (v.t != V_UNDEF)
+        val_repr(rt, b, v);
 }
 
 struct str *to_str(struct rt *rt, struct val v) {
@@ -597,8 +612,10 @@ static bool rev_next(struct rt *rt, struct iter *it, struct val *out) {
     val_len(rt, v, &n);
     if ((int64_t)it->at >= n) return false;
     size_t i = (size_t)n - 1 - it->at++;
-    if (v.t == V_RANGE) *out = v_int(v.r->start + (int64_t)i * v.r->step);
-    else if (v.t == V_LIST || v.t == V_TUPLE) *out = v.l->v[i];
+    if (v.t == V_RANGE)
+        *out = v_int(v.r->start + (int64_t)i * v.r->step);
+    else if (v.t == V_LIST || v.t == V_TUPLE)
+        *out = v.l->v[i];
     else {
         struct iter at = {.kind = IT_DICT, .src = v, .at = i};
         return dict_next(rt, &at, out);

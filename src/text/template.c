@@ -17,9 +17,9 @@ struct chat_template {
     json_t *tokens;              /* name: string */
 };
 
-static const char *const role_words[] = {"system", "user",        "assistant", "tool",    "developer", "function",
-                                         "model",  "environment", "ipython",   "context", "document",  "observation",
-                                         NULL};
+static const char *const role_words[] = {"system",   "user",        "assistant",   "tool",    "developer",
+                                         "function", "model",       "environment", "ipython", "context",
+                                         "document", "observation", NULL};
 
 /* ---- the folder's files ---- */
 
@@ -76,7 +76,8 @@ static int from_config(struct chat_template *t, json_t *config, struct err *e) {
     json_array_foreach(c, i, item) {
         const char *name = json_string_value(json_object_get(item, "name"));
         json_t *source = json_object_get(item, "template");
-        if (!name || !json_is_string(source)) return err_input(e, "tokenizer_config.json: an entry of chat_template needs a name and a template");
+        if (!name || !json_is_string(source))
+            return err_input(e, "tokenizer_config.json: an entry of chat_template needs a name and a template");
         struct jinja **to = strcmp(name, "default") == 0 ? &t->plain : strcmp(name, "tool_use") == 0 ? &t->tools : NULL;
         if (to && !*to && compile_json(name, source, to, e) != 0) return -1;
     }
@@ -175,7 +176,8 @@ static void cut(struct jinja_out *out, size_t n) {
 
 static bool space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-/* As transformers: find the last message's stripped text from the end, keep its trailing space when the template did. */
+/* As transformers: find the last message's stripped text from the end, keep its trailing space when the template did.
+ */
 static int cut_at_content(json_t *messages, struct jinja_out *out, struct err *e) {
     size_t n = 0, from = 0;
     const char *text = last_content(messages, &n);
@@ -190,7 +192,8 @@ static int cut_at_content(json_t *messages, struct jinja_out *out, struct err *e
         cut(out, out->text.len - i >= full && memcmp(p + i, text + from, full) == 0 ? i + full : i + len);
         return 0;
     }
-    return err_input(e, "continue_final_message: the chat template changes the last message, so it cannot be continued");
+    return err_input(e,
+                     "continue_final_message: the chat template changes the last message, so it cannot be continued");
 }
 
 static size_t gather(const struct chat_template *t, const struct chat_args *a, json_t *none, struct jinja_var *vars) {
@@ -200,13 +203,15 @@ static size_t gather(const struct chat_template *t, const struct chat_args *a, j
     vars[n++] = (struct jinja_var){"messages", a->messages, false};
     vars[n++] = (struct jinja_var){"tools", a->tools ? a->tools : none, false};
     vars[n++] = (struct jinja_var){"documents", none, false};
-    vars[n++] = (struct jinja_var){"add_generation_prompt", a->add_generation_prompt ? json_true() : json_false(), true};
+    vars[n++] =
+        (struct jinja_var){"add_generation_prompt", a->add_generation_prompt ? json_true() : json_false(), true};
     json_object_foreach(t->tokens, key, v) vars[n++] = (struct jinja_var){key, v, true};
     if (a->kwargs) json_object_foreach(a->kwargs, key, v) vars[n++] = (struct jinja_var){key, v, false};
     return n;
 }
 
-int chat_template_render(const struct chat_template *t, const struct chat_args *a, struct jinja_out *out, struct err *e) {
+int chat_template_render(const struct chat_template *t, const struct chat_args *a, struct jinja_out *out,
+                         struct err *e) {
     out->fault = JINJA_RUNTIME;
     bool tools = json_array_size(a->tools) > 0;
     const struct jinja *j = (tools && t->tools) || !t->plain ? t->tools : t->plain;
@@ -216,7 +221,8 @@ int chat_template_render(const struct chat_template *t, const struct chat_args *
     if (a->continue_final_message && a->add_generation_prompt)
         return err_input(e, "continue_final_message and add_generation_prompt exclude each other");
     struct jinja_var *vars = mem_array(FIXED_VARS + MAX_TOKENS + json_object_size(a->kwargs), sizeof *vars);
-    struct jinja_args args = {.vars = vars, .nvars = gather(t, a, json_null(), vars), .words = role_words, .now = a->now};
+    struct jinja_args args = {
+        .vars = vars, .nvars = gather(t, a, json_null(), vars), .words = role_words, .now = a->now};
     int rc = jinja_render(j, &args, out, e);
     free(vars);
     if (rc != 0) return out->fault == JINJA_RAISED ? -1 : err_prefix(e, "chat template: ");

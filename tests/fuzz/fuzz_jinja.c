@@ -9,7 +9,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char standard[] =
-    "{\"messages\":[{\"role\":\"user\",\"content\":\"h\xc3\xa9 \x7f\xe6\x97\xa5\"},{\"role\":\"assistant\",\"content\":null,"
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"h\xc3\xa9 "
+    "\x7f\xe6\x97\xa5\"},{\"role\":\"assistant\",\"content\":null,"
     "\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":{\"x\":[1,2.5,true]}}}]}],\"tools\":null,\"n\":7,"
     "\"s\":\"a,b <c> %s {0}\",\"l\":[3,1,2],\"d\":{\"a\":1,\"b\":\"\x7f\"},\"f\":-0.5}";
 

@@ -17,7 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const struct tm NOW = {.tm_year = 126, .tm_mday = 15, .tm_hour = 9, .tm_min = 30, .tm_wday = 4, .tm_yday = 14, .tm_isdst = -1};
+static const struct tm NOW = {
+    .tm_year = 126, .tm_mday = 15, .tm_hour = 9, .tm_min = 30, .tm_wday = 4, .tm_yday = 14, .tm_isdst = -1};
 
 /* ---- reference outputs ---- */
 
@@ -46,13 +47,16 @@ static int golden_line(const char *dir, json_t *contexts, const char *line) {
     struct err e;
     struct jinja_out out;
     json_t *j = json_loads(line, 0, NULL);
-    const char *name = json_string_value(json_object_get(j, "template")), *want = json_string_value(json_object_get(j, "output"));
+    const char *name = json_string_value(json_object_get(j, "template")),
+               *want = json_string_value(json_object_get(j, "output"));
     const char *context = json_string_value(json_object_get(j, "context"));
     snprintf(path, sizeof path, "%s/%s.jinja", dir, name);
     jinja_out_init(&out);
     own_render(path, json_object_get(contexts, context), &out, &e);
     bool ok = want ? !out.text.over && strcmp(want, buf_str(&out.text)) == 0 : out.text.over;
-    if (!ok) print_error("%s on %s: expected %s, found %s\n", name, context, want ? want : "an error", out.text.over ? e.text : buf_str(&out.text));
+    if (!ok)
+        print_error("%s on %s: expected %s, found %s\n", name, context, want ? want : "an error",
+                    out.text.over ? e.text : buf_str(&out.text));
     jinja_out_release(&out);
     json_decref(j);
     return ok;
@@ -88,8 +92,10 @@ static enum jinja_fault render(const char *source, const char *vars, struct jinj
     struct jinja *t = jinja_compile(source, strlen(source), e);
     jinja_out_release(out);
     jinja_out_init(out);
-    if (t) jinja_render(t, &a, out, e);
-    else out->fault = JINJA_SYNTAX;
+    if (t)
+        jinja_render(t, &a, out, e);
+    else
+        out->fault = JINJA_SYNTAX;
     jinja_free(t);
     json_decref(j);
     return out->fault;
@@ -116,11 +122,15 @@ static void expect_fault(const char *source, const char *vars, enum jinja_fault 
 
 static void test_language(void **state) {
     (void)state;
-    expect("{{ 7 // -2 }} {{ 7 % -2 }} {{ 2 ** -1 }} {{ 1e16 }} {{ 0.1 + 0.2 }}", "{}", "-4 -1 0.5 1e+16 0.30000000000000004");
+    expect("{{ 7 // -2 }} {{ 7 % -2 }} {{ 2 ** -1 }} {{ 1e16 }} {{ 0.1 + 0.2 }}", "{}",
+           "-4 -1 0.5 1e+16 0.30000000000000004");
     expect("{% for a, b in d.items() %}{{ loop.index }}{{ a }}{{ b }}{{ ',' if not loop.last }}{% endfor %}",
            "{\"d\":{\"x\":1,\"y\":[true,null]}}", "1x1,2y[True, None]");
-    expect("{% set ns = namespace(n=0) %}{% for i in range(4) if i % 2 %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}", "{}", "4");
-    expect("{% macro m(a, b=2) %}{{ a }}{{ b }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 3, 4, c=5) }}", "{}", "13(4,){'c': 5}");
+    expect(
+        "{% set ns = namespace(n=0) %}{% for i in range(4) if i % 2 %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}",
+        "{}", "4");
+    expect("{% macro m(a, b=2) %}{{ a }}{{ b }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 3, 4, c=5) }}", "{}",
+           "13(4,){'c': 5}");
     expect("{{ 'ß'|upper }}{{ 'ΑΣ'|lower }}{{ '日本語'[::-1] }}{{ '😀é'|length }}", "{}", "SSας語本日2");
     expect("{{ x|tojson }} {{ x|tojson(indent=1) }}", "{\"x\":{\"a\":[1,2.0,\"é<\"]}}",
            "{\"a\": [1, 2.0, \"é<\"]} {\n \"a\": [\n  1,\n  2.0,\n  \"é<\"\n ]\n}");
@@ -179,7 +189,8 @@ static void test_depth(void **state) {
     expect_deep("{% if 1 %}", 60000, "x", "{% endif %}", JINJA_SYNTAX);
     expect_fault("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{}", JINJA_LIMIT);
     expect_fault("{% set n = namespace() %}{% set n.n = n %}{{ n }}", "{}", JINJA_LIMIT);
-    expect_fault("{% set n = namespace(l=[]) %}{% for i in range(3000) %}{% set n.l = [n.l] %}{% endfor %}{{ n.l }}", "{}", JINJA_LIMIT);
+    expect_fault("{% set n = namespace(l=[]) %}{% for i in range(3000) %}{% set n.l = [n.l] %}{% endfor %}{{ n.l }}",
+                 "{}", JINJA_LIMIT);
 }
 
 static void test_budgets(void **state) {
@@ -190,26 +201,33 @@ static void test_budgets(void **state) {
     expect_fault("{{ ('a' * 10**7) | center(10**9) }}", "{}", JINJA_LIMIT);
     expect_fault("{{ '%1000000000d' % 1 }}", "{}", JINJA_LIMIT);
     expect_fault("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "{}", JINJA_LIMIT);
-    expect_fault("{% set n = namespace(s='aaaaaaaa') %}{% for a in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}", "{}", JINJA_LIMIT);
+    expect_fault("{% set n = namespace(s='aaaaaaaa') %}{% for a in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+                 "{}", JINJA_LIMIT);
     expect_fault("{% for a in range(99999) %}{{ 'x' * 100000 }}{% endfor %}", "{}", JINJA_LIMIT);
-    expect("{% set n = namespace(l=[]) %}{% for i in range(99999) %}{% set n.l = n.l + [i] %}{% endfor %}{{ n.l|length }}", "{}", "99999");
+    expect(
+        "{% set n = namespace(l=[]) %}{% for i in range(99999) %}{% set n.l = n.l + [i] %}{% endfor %}{{ n.l|length }}",
+        "{}", "99999");
 }
 
 static void test_many_messages(void **state) {
     (void)state;
-    static const char chatml[] = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}"
-                                 "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+    static const char chatml[] =
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
     static const char square[] = "{% for m in messages %}{% for k in messages %}{% endfor %}{% endfor %}";
     struct err e;
     struct jinja_out out;
     json_t *messages = json_array();
-    for (int i = 0; i < 100000; i++) json_array_append_new(messages, json_pack("{s:s,s:s}", "role", i % 2 ? "assistant" : "user", "content", "hello"));
+    for (int i = 0; i < 100000; i++)
+        json_array_append_new(messages,
+                              json_pack("{s:s,s:s}", "role", i % 2 ? "assistant" : "user", "content", "hello"));
     struct jinja_var vars[] = {{"messages", messages, false}};
     struct jinja_args a = {.vars = vars, .nvars = 1};
     jinja_out_init(&out);
     struct jinja *t = jinja_compile(chatml, strlen(chatml), &e);
     assert_int_equal(jinja_render(t, &a, &out, &e), 0);
-    assert_int_equal(out.text.len, 50000 * (strlen("<|im_start|>user\nhello<|im_end|>\n") + strlen("<|im_start|>assistant\nhello<|im_end|>\n")));
+    assert_int_equal(out.text.len, 50000 * (strlen("<|im_start|>user\nhello<|im_end|>\n") +
+                                            strlen("<|im_start|>assistant\nhello<|im_end|>\n")));
     jinja_free(t);
     t = jinja_compile(square, strlen(square), &e);
     assert_int_equal(jinja_render(t, &a, &out, &e), -1);
@@ -244,7 +262,8 @@ static void expect_marked(const char *source, const char *vars, const char *want
 
 static void test_provenance(void **state) {
     (void)state;
-    static const char v[] = "{\"c\":\"<|x|>\",\"r\":\"user\",\"bos_token\":\"<s>\",\"l\":[\" a \",\"b\"],\"m\":\"aXbXc\"}";
+    static const char v[] =
+        "{\"c\":\"<|x|>\",\"r\":\"user\",\"bos_token\":\"<s>\",\"l\":[\" a \",\"b\"],\"m\":\"aXbXc\"}";
     expect_marked("T{{ c }}T", v, "T[<|x|>]T");
     expect_marked("{{ bos_token ~ '<|' ~ r ~ '|>' ~ c }}", v, "<s><|user|>[<|x|>]");
     expect_marked("{{ 'a' + c + 'b' }}", v, "a[<|x|>]b");
@@ -305,16 +324,18 @@ static void test_folder(void **state) {
     static const char one[] = "{\"messages\":[{\"role\":\"user\",\"content\":\" hi \"}]}";
     assert_non_null(mkdtemp(dir));
     expect_prompt(dir, one, NULL);
-    write_file(dir, "tokenizer_config.json", "{\"bos_token\":{\"content\":\"<s>\"},\"eos_token\":null,\"chat_template\":"
-                                             "\"{{ bos_token }}{{ eos_token }}{{ messages[0].content }}{{ tools is none }}\"}");
+    write_file(dir, "tokenizer_config.json",
+               "{\"bos_token\":{\"content\":\"<s>\"},\"eos_token\":null,\"chat_template\":"
+               "\"{{ bos_token }}{{ eos_token }}{{ messages[0].content }}{{ tools is none }}\"}");
     write_file(dir, "special_tokens_map.json", "{\"bos_token\":\"no\",\"eos_token\":\"</s>\"}");
     expect_prompt(dir, one, "<s></s> hi True");
     expect_prompt(dir, "{\"messages\":[{\"content\":\" hi \"}],\"continue\":true}", "<s></s> hi ");
     expect_prompt(dir, "{\"messages\":[{\"content\":\" hi \"}],\"continue\":true,\"gen\":true}", NULL);
     expect_prompt(dir, "{\"messages\":[{\"content\":\"hi\"}],\"kwargs\":{\"bos_token\":\"B\"}}", "B</s>hiTrue");
     expect_prompt(dir, "{\"messages\":[{\"content\":\"hi\"}],\"kwargs\":{\"messages\":[]}}", NULL);
-    write_file(dir, "tokenizer_config.json", "{\"chat_template\":[{\"name\":\"default\",\"template\":\"D\"},"
-                                             "{\"name\":\"tool_use\",\"template\":\"T\"},{\"name\":\"rag\",\"template\":\"{{\"}]}");
+    write_file(dir, "tokenizer_config.json",
+               "{\"chat_template\":[{\"name\":\"default\",\"template\":\"D\"},"
+               "{\"name\":\"tool_use\",\"template\":\"T\"},{\"name\":\"rag\",\"template\":\"{{\"}]}");
     expect_prompt(dir, one, "D");
     expect_prompt(dir, "{\"messages\":[],\"tools\":[{}]}", "T");
     write_file(dir, "chat_template.jinja", "J\n\n");
@@ -338,7 +359,8 @@ static void *render_many(void *arg) {
     struct jinja_args a = {.vars = vars, .nvars = 1};
     intptr_t good = 0;
     jinja_out_init(&out);
-    for (int i = 0; i < 200; i++) good += jinja_render(t, &a, &out, &e) == 0 && strcmp(buf_str(&out.text), "äé|äb|3") == 0;
+    for (int i = 0; i < 200; i++)
+        good += jinja_render(t, &a, &out, &e) == 0 && strcmp(buf_str(&out.text), "äé|äb|3") == 0;
     jinja_out_release(&out);
     json_decref(v);
     return (void *)good;
@@ -361,9 +383,9 @@ static void test_threads(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),     cmocka_unit_test(test_language),      cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_depth),      cmocka_unit_test(test_budgets),       cmocka_unit_test(test_many_messages),
-        cmocka_unit_test(test_provenance), cmocka_unit_test(test_folder),        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_golden),     cmocka_unit_test(test_language), cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_depth),      cmocka_unit_test(test_budgets),  cmocka_unit_test(test_many_messages),
+        cmocka_unit_test(test_provenance), cmocka_unit_test(test_folder),   cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
