@@ -65,7 +65,7 @@ def test_broken_checkpoints_are_named(tmp_path, change, says):
 def test_generate_batch_equals_one_by_one():
     lines = [{"messages": [{"role": "user", "content": q}], "temperature": 0, "max_tokens": 40} for q in
              ("Which port?", "How do I save memory?", "What is --tp?", "Hello!")]
-    lines += [{"prompt": "The server", "max_tokens": 20, "temperature": 1, "seed": 3, "logprobs": 2}, {"prompt": 5}]
+    lines += [{"prompt": "The server", "max_tokens": 20, "temperature": 1, "seed": 3, "logprobs": 2, "ignore_eos": True}, {"prompt": 5}]
     text = "".join(json.dumps(x) + "\n" for x in lines)
     r = run("generate", "--log-level", "error", stdin=text)
     answers = [json.loads(x) for x in r.stdout.splitlines()]
