@@ -332,7 +332,7 @@ FILTER(f_filesizeformat) {
     if (n == 1) return v_z(&rt->x, "1 Byte");
     if (n < base) {
         if (isinf(n)) FAIL("cannot convert float infinity to integer");
-        snprintf(text, sizeof text, "%.0f Bytes", trunc(n));
+        snprintf(text, sizeof text, "%.0f Bytes", trunc(n) + 0.0); /* no "-0" */
     } else {
         int i = 0;
         for (unit = base * base; i < 7 && n >= unit; i++) unit *= base;

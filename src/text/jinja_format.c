@@ -436,17 +436,19 @@ static void format_value(struct rt *rt, struct sb *b, struct val v, struct str *
     }
 }
 
-static struct val first_of_field(struct braces *p, struct str *name) {
+/* The argument a field starts with. `whole`: the field is nothing else; only such a field counts for the numbering, and
+ * "{.a}" has no argument (Python's string.Formatter, which the sandbox uses, differs from str.format in this). */
+static struct val first_of_field(struct braces *p, struct str *name, bool whole) {
     struct rt *rt = p->rt;
     bool digits = name->n > 0;
     int64_t i = 0;
     for (size_t k = 0; k < name->n; k++) digits = digits && name->p[k] >= '0' && name->p[k] <= '9';
-    if (name->n == 0 || digits) {
-        if (name->n == 0 ? p->manual : p->automatic > 0)
+    if ((name->n == 0 && whole) || digits) {
+        if (whole && (name->n == 0 ? p->manual : p->automatic > 0))
             FAIL("cannot switch between manual and automatic field numbering");
         if (name->n == 0)
             i = (int64_t)p->automatic++;
-        else if (parse_int(rt, name, 10, &i))
+        else if (parse_int(rt, name, 10, &i) && whole)
             p->manual = true;
         if ((uint64_t)i >= p->c->n) FAIL("Replacement index %lld out of range for positional args tuple", (long long)i);
         return p->c->pos[i];
@@ -460,7 +462,7 @@ static struct val field(struct braces *p, struct str *s) { /* name.attr[key]... 
     struct rt *rt = p->rt;
     size_t at = 0, end;
     while (at < s->n && s->p[at] != '.' && s->p[at] != '[') at++;
-    struct val v = first_of_field(p, str_sub(&rt->x, s, 0, at));
+    struct val v = first_of_field(p, str_sub(&rt->x, s, 0, at), at == s->n);
     while (at < s->n) {
         bool attr = s->p[at] == '.';
         if (!attr && s->p[at] != '[') FAIL("Only '.' or '[' may follow ']' in format field specifier");
