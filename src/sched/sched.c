@@ -237,12 +237,13 @@ void sched_commit(struct sched *s, const struct batch *b, const struct result *r
         struct seq *q = s->by_slot[e->slot];
         if (!q) BUG("step %llu: slot %d belongs to nobody", (unsigned long long)b->step, e->slot);
         q->in_flight--;
-        bool was_prompt = q->n_kv < q->n_given;
+        const struct result_row *row = e->row >= 0 ? &res->rows[e->row] : NULL;
+        bool was_prompt = q->n_kv < q->n_given, good = q->finish == FINISH_NONE && !(row && row->bad);
         if (e->pos + e->n_tokens > q->n_kv) q->n_kv = e->pos + e->n_tokens;
-        if (was_prompt && q->n_kv >= q->n_given && q->finish == FINISH_NONE) share_computed(s, q);
-        if (e->row >= 0) q->n_sampling--;
-        if (e->row >= 0 && q->finish == FINISH_NONE)
-            take_token(s, q, &res->rows[e->row]); /* may settle it */
+        if (was_prompt && q->n_kv >= q->n_given && good) share_computed(s, q);
+        if (row) q->n_sampling--;
+        if (row && q->finish == FINISH_NONE)
+            take_token(s, q, row); /* may settle it */
         else
             seq_settle(s, q);
     }
