@@ -87,12 +87,12 @@ static int render(const struct words *w, const struct params *p, json_t *message
 }
 
 /* The prompt as the template made it. Special tokens count only where the template wrote them. */
-static int encode_rendered(const struct words *w, struct words_tmp *t, const struct jinja_out *r, size_t max_ids,
-                           struct ids *out, struct api_err *e) {
+static int encode_rendered(const struct words *w, struct words_tmp *t, const struct jinja_out *r,
+                           const struct encode_args *how, struct ids *out, struct api_err *e) {
     struct text_piece *pieces = mem_array(r->npieces, sizeof *pieces);
     for (size_t i = 0; i < r->npieces; i++)
         pieces[i] = (struct text_piece){r->text.data + r->pieces[i].offset, r->pieces[i].length, r->pieces[i].trusted};
-    struct encode_args a = {pieces, r->npieces, TOK_PARSE_SPECIAL, max_ids};
+    struct encode_args a = {pieces, r->npieces, how->flags, how->max_ids};
     int rc = encode(w, t, &a, "messages", out, e);
     free(pieces);
     return rc;
@@ -108,7 +108,8 @@ int words_chat(const struct words *w, struct words_tmp *t, const struct params *
     struct jinja_out rendered;
     jinja_out_init(&rendered);
     int rc = render(w, p, m, &rendered, e);
-    if (!rc) rc = encode_rendered(w, t, &rendered, max_ids, out, e);
+    unsigned flags = TOK_PARSE_SPECIAL | (p->has_add_special && p->add_special ? TOK_ADD_SPECIAL : 0);
+    if (!rc) rc = encode_rendered(w, t, &rendered, &(struct encode_args){.flags = flags, .max_ids = max_ids}, out, e);
     jinja_out_release(&rendered);
     json_decref(m);
     return rc;

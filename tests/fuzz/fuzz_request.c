@@ -1,58 +1,71 @@
-/* fuzz_request.c: any bytes as a request body, on each route. What passes the field table keeps its promises: every
- * number in its range, counts within their caps. */
-#include "serve/fields.h"
+/* fuzz_request.c: a request's body from bytes to a job with its choices, on all three routes. What passes must be within
+ * the limits that the scheduler relies on. */
+#include "serve/job.h"
 #include "serve/json_in.h"
-#include "serve/messages.h"
+#include "text/template.h"
 
-#include <math.h>
+#include <stdint.h>
 #include <stdlib.h>
-
-enum { VOCAB = 1000, CONTEXT = 4096 };
-
-static void check(const struct params *p) {
-    if (!(p->temperature >= 0 && p->temperature <= 2) || !(p->top_p > 0 && p->top_p <= 1) || !(p->min_p >= 0 && p->min_p <= 1))
-        abort();
-    if (p->n < 1 || p->n > N_MAX || p->top_k < 0 || p->top_k > VOCAB || p->logprobs < -1 || p->logprobs > 20) abort();
-    if (p->max_tokens < -1 || p->max_tokens > CONTEXT || p->n_stop > STOPS_MAX || p->n_stop_ids > STOP_TOKENS_MAX) abort();
-    for (int i = 0; i < p->n_stop; i++)
-        if (p->stop[i].n < 1 || p->stop[i].n > STOP_BYTES_MAX) abort();
-    for (int i = 0; i < p->n_stop_ids; i++)
-        if (p->stop_ids[i] < 0 || p->stop_ids[i] >= VOCAB) abort();
-}
-
-static void read_messages(const json_t *messages) {
-    const struct message_rules rules = {.max_messages = CONTEXT, .max_bytes = 65536, .developer = true};
-    struct api_err e = {0};
-    json_t *m = messages ? messages_read(messages, &rules, &e) : NULL;
-    if (messages && !m && e.status != 400) abort();
-    for (size_t i = 0; i < json_array_size(m); i++)
-        if (!json_is_string(json_object_get(json_array_get(m, i), "content"))) abort();
-    json_decref(m);
-}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
+enum { VOCAB = 300, CONTEXT = 200 };
+
+static struct front front;
+static struct words_tmp *tmp;
+
+static void start(void) {
     static const char *const names[] = {"m", NULL};
-    static const enum route routes[] = {ROUTE_CHAT, ROUTE_COMPLETIONS, ROUTE_GENERATE};
-    const struct field_env env = {.n_vocab = VOCAB, .max_model_len = CONTEXT, .names = names, .temperature = 1, .top_p = 1};
+    static const int32_t eos[] = {4};
+    struct tokenizer *t = tokenizer_bytes(VOCAB);
+    struct err e;
+    struct chat_template *c = chat_template_open(NULL, "tests/fuzz/chat.jinja", &e);
+    if (!c) abort();
+    struct words *w = words_new(t, c);
+    front = (struct front){.words = w,
+                           .env = {.n_vocab = VOCAB, .max_model_len = CONTEXT, .names = names, .temperature = 1, .top_p = 1},
+                           .eos = eos,
+                           .n_eos = 1,
+                           .max_choices = 64};
+    tmp = words_tmp_new(w);
+}
+
+static void check(const struct request *r) {
+    if (!r->n_prompt && !r->out_tokens) return; /* echo alone */
+    if (r->n_prompt < 1 || r->max_tokens < 1 || (int64_t)r->n_prompt + r->max_tokens > CONTEXT) abort();
+    for (int i = 0; i < r->n_prompt; i++)
+        if (r->prompt[i] < 0 || r->prompt[i] >= VOCAB) abort();
+    for (int i = 0; i < r->n_stop_ids; i++)
+        if (r->stop_ids[i] < 0 || r->stop_ids[i] >= VOCAB) abort();
+    const struct sampling *s = &r->sampling;
+    if (!(s->temperature >= 0 && s->temperature <= 2) || !(s->top_p > 0 && s->top_p <= 1)) abort();
+    if (!(s->min_p >= 0 && s->min_p <= 1) || s->top_k < 0 || s->top_k > VOCAB) abort();
+    if (s->n_logprobs < -1 || s->n_logprobs > LOGPROBS_MAX || (s->n_logprobs >= 0) != !!r->out_logprobs) abort();
+}
+
+static void one(const char *p, size_t n, enum route route) {
+    struct job j;
     struct api_err e = {0};
-    json_t *body = json_read((const char *)data, n, &e);
-    if (!body) {
-        if (e.status != 400 || !e.text[0]) abort();
-        return 0;
-    }
-    for (int i = 0; i < 3; i++) {
-        struct params p;
-        e = (struct api_err){0};
-        if (fields_read(body, routes[i], &env, &p, &e)) {
-            if (e.status < 400 || e.status > 499 || !e.text[0]) abort();
-        } else {
-            check(&p);
-            read_messages(p.messages);
-        }
-        params_release(&p);
-    }
+    job_init(&j, &front);
+    json_t *body = json_read(p, n, &e);
+    bool ok = body && !job_prepare(&j, tmp, route, body, &e);
     json_decref(body);
+    if (ok == (e.status != 0) || (e.status && e.status != 400 && e.status != 404)) abort();
+    for (int i = 0; ok && i < j.n_choices; i++) check(&j.choices[i].req);
+    struct buf b;
+    buf_init(&b, 1 << 16);
+    if (!ok) api_err_json(&b, &e);
+    json_t *back = ok ? NULL : json_loadb(buf_str(&b), b.len, 0, NULL);
+    if (!ok && !back) abort();
+    json_decref(back);
+    buf_release(&b);
+    job_release(&j);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
+    if (!tmp) start();
+    one((const char *)data, n, ROUTE_CHAT);
+    one((const char *)data, n, ROUTE_COMPLETIONS);
+    one((const char *)data, n, ROUTE_GENERATE);
     return 0;
 }
