@@ -15,6 +15,9 @@ struct att {
     uint32_t *k, *v;     /* panels of one block: [64 / W][D][W] and [dp / W][64][W] */
     float *q, *s, *acc;  /* [rows, D], [rows, 64], [rows, dp] */
     float *max, *sum;    /* [rows] */
+    int32_t piece;
+    const char *row[ATT_BLOCK];  /* K rows of the block */
+    const char *next[ATT_BLOCK]; /* and of the one after it, for prefetching */
 };
 
 static size_t att_scratch(int32_t rows, int32_t head_dim) {
@@ -24,6 +27,7 @@ static size_t att_scratch(int32_t rows, int32_t head_dim) {
 
 static void att_init(struct att *a, const struct att_job *j, int32_t piece, void *scratch) {
     a->j = j;
+    a->piece = piece;
     a->p = att_piece_at(j, piece);
     a->d = j->head_dim;
     a->dp = (a->d + W - 1) / W * W;
@@ -47,25 +51,55 @@ static void att_init(struct att *a, const struct att_job *j, int32_t piece, void
 
 INLINE enum kind kv_kind(enum dtype t) { return t == DT_F32 ? KIND_F32 : t == DT_F16 ? KIND_F16 : KIND_BF16; }
 
-/* K rows of positions first .. first + 63; from n_valid on they count as zero. The next block's lines are on their way. */
-INLINE void att_rows(const struct att *a, int32_t first, int32_t n_valid, const char *row[ATT_BLOCK]) {
+/* Where the first block starts that a piece sees. */
+INLINE int32_t att_first(const struct att_job *j, const struct att_piece *p) {
+    int32_t p0 = p->seq->pos + p->t0;
+    return j->window > 0 && p0 >= j->window ? (p0 - j->window + 1) / ATT_BLOCK * ATT_BLOCK : 0;
+}
+
+/* K rows of positions first .. first + n - 1 (64 at most), then `rest`. Page by page: a division a row would be felt. */
+static void kv_rows(const struct att_job *j, const struct att_piece *p, int32_t first, int32_t n, const char **row, const char *rest) {
+    size_t bytes = (size_t)j->head_dim * dtype_size(j->dtype);
+    int32_t i = 0, in_page = first % j->page_size;
+    if (n > ATT_BLOCK) n = ATT_BLOCK;
+    while (i < n) {
+        const char *at = kv_row(j, p->seq, p->head, first + i);
+        for (; i < n && in_page < j->page_size; i++, in_page++, at += bytes) row[i] = at;
+        in_page = 0;
+    }
+    for (; i < ATT_BLOCK; i++) row[i] = rest;
+}
+
+/* Find the rows of positions first .. first + 63 (from n_valid on they count as zero), and those that will be read
+ * after them: the next block's, or the first block's of the next piece, which most likely comes to this thread. */
+static void att_rows(struct att *a, int32_t first, int32_t n_valid) {
     const struct att_job *j = a->j;
-    int32_t last = a->p.seq->pos + a->p.t1 - 1;
-    for (int32_t i = 0; i < ATT_BLOCK; i++) row[i] = i < n_valid ? kv_row(j, a->p.seq, a->p.head, first + i) : zeros;
-    for (int32_t i = 0; i < ATT_BLOCK && first + ATT_BLOCK + i <= last; i++) {
-        const char *next = kv_row(j, a->p.seq, a->p.head, first + ATT_BLOCK + i);
-        for (size_t b = 0; b < (size_t)a->d * dtype_size(j->dtype); b += 64) {
-            __builtin_prefetch(next + b, 0, 2);
-            __builtin_prefetch(next + j->v_at + b, 0, 2);
-        }
+    struct att_piece after = a->p;
+    int32_t from = first + ATT_BLOCK, last = a->p.seq->pos + a->p.t1 - 1;
+    if (from > last && a->piece + 1 < j->n_pieces) {
+        after = att_piece_at(j, a->piece + 1);
+        from = att_first(j, &after);
+        last = after.seq->pos + after.t1 - 1;
+    }
+    kv_rows(j, &a->p, first, n_valid, a->row, zeros);
+    kv_rows(j, &after, from, last - from + 1, a->next, a->row[0]);
+}
+
+/* K's and V's lines of position i of the next block, from column c on, W of them. */
+INLINE void att_prefetch(const struct att *a, int32_t i, int32_t c, size_t size) {
+    const char *k = a->next[i] + (size_t)c * size;
+    for (size_t b = 0; b < W * size; b += 64) {
+        __builtin_prefetch(k + b, 0, 2);
+        __builtin_prefetch(k + a->j->v_at + b, 0, 2);
     }
 }
 
 INLINE const char *v_row(const struct att *a, const char *k_row) { return k_row == zeros ? zeros : k_row + a->j->v_at; }
 
 /* Many rows: K turned into panels, V as float32. */
-static void att_pack(struct att *a, const char *const *row) {
+static void att_pack(struct att *a) {
     const struct att_job *j = a->j;
+    const char *const *row = a->row;
     for (int32_t i = 0; i < ATT_BLOCK; i += W)
         pack_any(kv_kind(j->dtype), a->k + (size_t)i * (size_t)a->d, row + i, 0, a->d, row[i], 0);
     for (int32_t i = 0; i < ATT_BLOCK; i++) {
@@ -73,6 +107,7 @@ static void att_pack(struct att *a, const char *const *row) {
         float *to = (float *)(void *)(a->v + (size_t)i * W);
         for (int32_t c = 0; c < a->d; c += W, to += ATT_BLOCK * W)
             load(to, elem_at(v, j->dtype, c), j->dtype, a->d - c < W ? a->d - c : W);
+        for (int32_t c = 0; c < a->d; c += W) att_prefetch(a, i, c, dtype_size(j->dtype));
     }
 }
 
@@ -91,20 +126,20 @@ static void att_values(struct att *a, int32_t r0, int32_t rows) {
 }
 
 /* Few rows (decode): K is turned in registers and V used as it lies; the same chains without the panels. */
-static void att_scores_direct(struct att *a, const char *const *row) {
+static void att_scores_direct(struct att *a) {
     float out[DIRECT_ROWS * DIRECT_COLS];
     const struct slice s = {a->q, (size_t)a->d, 0, a->d};
     for (int32_t i = 0; i < ATT_BLOCK; i += DIRECT_COLS) {
         struct cols c = {.ahead_on = 0};
-        memcpy(c.row, row + i, DIRECT_COLS * sizeof *row);
-        const char *ahead = row[i]; /* att_rows prefetches */
+        memcpy(c.row, a->row + i, DIRECT_COLS * sizeof *a->row);
+        const char *ahead = a->row[i]; /* att_values_m prefetches */
         direct_any(kv_kind(a->j->dtype), a->rows, &c, &s, out, &ahead);
         for (int32_t r = 0; r < a->rows; r++)
             memcpy(a->s + r * ATT_BLOCK + i, out + r * DIRECT_COLS, DIRECT_COLS * sizeof *out);
     }
 }
 
-INLINE void att_values_m(struct att *a, int32_t m, enum dtype t, const char *const *row) {
+INLINE void att_values_m(struct att *a, int32_t m, enum dtype t) {
     for (int32_t c = 0; c < a->dp; c += W) {
         vf acc[DIRECT_ROWS][NR];
         int32_t n = a->d - c;
@@ -114,7 +149,8 @@ INLINE void att_values_m(struct att *a, int32_t m, enum dtype t, const char *con
             for (int32_t b = 0; b < NR; b++) acc[i][b] = v_load(a->acc + (size_t)i * (size_t)a->dp + c + b * L);
         }
         for (int32_t k = 0; k < ATT_BLOCK; k++) {
-            const char *v = elem_at(v_row(a, row[k]), t, c);
+            const char *v = elem_at(v_row(a, a->row[k]), t, c);
+            att_prefetch(a, k, c, dtype_size(t));
             vf x[NR];
             if (n >= W) {
                 UNROLL
@@ -141,13 +177,13 @@ INLINE void att_values_m(struct att *a, int32_t m, enum dtype t, const char *con
 
 #define VALUES_CASES(t)                                                                                                \
     switch (a->rows) {                                                                                                 \
-    case 1: att_values_m(a, 1, t, row); break;                                                                         \
-    case 2: att_values_m(a, 2, t, row); break;                                                                         \
-    case 3: att_values_m(a, 3, t, row); break;                                                                         \
-    default: att_values_m(a, 4, t, row); break;                                                                        \
+    case 1: att_values_m(a, 1, t); break;                                                                         \
+    case 2: att_values_m(a, 2, t); break;                                                                         \
+    case 3: att_values_m(a, 3, t); break;                                                                         \
+    default: att_values_m(a, 4, t); break;                                                                        \
     }
 
-static void att_values_direct(struct att *a, const char *const *row) {
+static void att_values_direct(struct att *a) {
     if (a->j->dtype == DT_BF16) {
         VALUES_CASES(DT_BF16)
     } else if (a->j->dtype == DT_F16) {
@@ -189,17 +225,16 @@ static void att_block(struct att *a, int32_t first) {
     const struct att_job *j = a->j;
     int32_t p0 = a->p.seq->pos + a->p.t0, last = a->p.seq->pos + a->p.t1 - 1, window = j->window > 0 ? j->window : INT32_MAX;
     int32_t n_valid = last - first + 1 < ATT_BLOCK ? last - first + 1 : ATT_BLOCK;
-    const char *row[ATT_BLOCK];
-    att_rows(a, first, n_valid, row);
+    att_rows(a, first, n_valid);
     int32_t t0 = first > p0 ? first - p0 : 0, t1 = a->p.t1 - a->p.t0;      /* tokens at or behind the block's start */
     int64_t out = (int64_t)first + ATT_BLOCK - 1 + window - p0;            /* the first token that sees none of it */
     if (out < t1) t1 = (int32_t)out;
     int32_t r0 = t0 * a->p.n_q, rows = t1 * a->p.n_q - r0;
     bool few = a->rows <= DIRECT_ROWS && rows == a->rows;
     if (few) {
-        att_scores_direct(a, row);
+        att_scores_direct(a);
     } else {
-        att_pack(a, row);
+        att_pack(a);
         att_scores(a, r0, rows);
     }
     for (int32_t r = r0; r < r0 + rows; r++) {
@@ -207,7 +242,7 @@ static void att_block(struct att *a, int32_t first) {
         att_softmax(a, r, p - first >= window ? p - first - window + 1 : 0, hi);
     }
     if (few)
-        att_values_direct(a, row);
+        att_values_direct(a);
     else
         att_values(a, r0, rows);
 }
@@ -215,9 +250,8 @@ static void att_block(struct att *a, int32_t first) {
 static void attention(const struct att_job *j, int32_t piece, void *scratch) {
     struct att a;
     att_init(&a, j, piece, scratch);
-    int32_t p0 = a.p.seq->pos + a.p.t0, last = a.p.seq->pos + a.p.t1 - 1;
-    int32_t first = j->window > 0 && p0 >= j->window ? (p0 - j->window + 1) / ATT_BLOCK * ATT_BLOCK : 0;
-    for (; first <= last; first += ATT_BLOCK) att_block(&a, first);
+    int32_t last = a.p.seq->pos + a.p.t1 - 1;
+    for (int32_t first = att_first(j, &a.p); first <= last; first += ATT_BLOCK) att_block(&a, first);
     for (int32_t r = 0; r < a.rows; r++) {
         float *out = j->out + (size_t)(a.p.seq->row + a.p.t0 + r / a.p.n_q) * j->ldo + (size_t)(a.p.q_head + r % a.p.n_q) * (size_t)a.d;
         const float *acc = a.acc + (size_t)r * (size_t)a.dp;
