@@ -83,8 +83,10 @@ asan:
 	@$(MAKE) --no-print-directory unit VARIANT=asan SANITIZER=address CFLAGS='-O1 -g'
 ubsan:
 	@$(MAKE) --no-print-directory unit VARIANT=ubsan SANITIZER=undefined CFLAGS='-O1 -g'
+# The programs in which several threads meet.
+THREADED := test_sched test_serve_load test_generate test_dev_pool
 tsan:
-	@$(MAKE) --no-print-directory unit VARIANT=tsan SANITIZER=thread CFLAGS='-O1 -g'
+	@$(MAKE) --no-print-directory unit VARIANT=tsan SANITIZER=thread CFLAGS='-O1 -g' UNIT='$(THREADED:%=build/tsan/unit/%)'
 
 # Fuzz targets are libFuzzer programs; every source is compiled again with coverage.
 $(B)/fuzz/%: tests/fuzz/%.c $(SRC) $(wildcard src/*.h src/*/*.h src/*/*/*.h)
