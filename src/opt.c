@@ -88,7 +88,7 @@ static const struct row rows[] = {
     {"disable-pynccl", "", NULL, FLAG, AT(disable_pynccl), 0, 0, NULL, NULL, CMD_RUNS,
      "use the other GPU communicator of Mini-SGLang", "there is one NCCL binding here, and it comes with a later version"},
     {"num-tokenizer", "tokenizer-count", NULL, INT, AT(num_tokenizer), 0, 64, "N", "1", CMD_SERVE,
-     "threads that render templates and tokenize long prompts; 0 leaves it to the I/O thread", NULL},
+     "threads that render templates and tokenize long prompts; 0, the default of Mini-SGLang, means 1", NULL},
     {"chat-template", "", NULL, TEXT, AT(chat_template), 0, 0, "FILE", NULL, CMD_RUNS | CMD_TEMPLATE,
      "a Jinja chat template instead of the model's own", NULL},
     {"dummy-weight", "", NULL, FLAG, AT(dummy_weight), 0, 0, NULL, NULL, CMD_RUNS,

@@ -51,8 +51,6 @@ static void read_line(struct run *r, const char *text, size_t n) {
     json_t *body = NULL;
     if (n > LINE_MAX_BYTES) api_fail(&bad, 413, NULL, "a line must have at most %d bytes", LINE_MAX_BYTES);
     else body = json_read(text, n, &bad);
-    if (body && r->args->has_seed && !json_object_get(body, "seed"))
-        json_object_set_new(body, "seed", json_integer(r->args->seed + (int64_t)r->n));
     add_line(r, start(r, body, bad.status ? &bad : NULL));
     json_decref(body);
 }
@@ -138,7 +136,6 @@ static json_t *prompt_body(const struct generate_args *a) {
     json_t *body = a->raw || !words_has_template(a->front->words)
                        ? json_pack("{s:o}", "prompt", text)
                        : json_pack("{s:[{s:s,s:o}]}", "messages", "role", "user", "content", text);
-    if (a->has_seed) json_object_set_new(body, "seed", json_integer(a->seed));
     return body;
 }
 

@@ -15,8 +15,6 @@ struct generate_args {
     FILE *in, *out;            /* in: only for JSON lines */
     const char *prompt;        /* NULL: JSON lines from `in`. Otherwise the answer is plain text, written as it comes */
     bool raw;                  /* the prompt goes to the model as it is, not as a user's message of a chat */
-    bool has_seed;
-    int64_t seed;              /* of requests that name none; line i uses seed + i */
 };
 
 /* The exit code: 0; 2 when a line was refused or failed (with a prompt: *e says why); 1 when the machine is broken (*e). */

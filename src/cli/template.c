@@ -9,6 +9,7 @@
  * answer has {"pieces":[[offset, length, trusted],...]} too, in bytes. Main thread only. */
 #include "text/template.h"
 #include "cli/cli.h"
+#include "cli/lines.h"
 #include "hub/find.h"
 #include "opt.h"
 
@@ -80,7 +81,8 @@ static void put_prompt(struct work *w, bool pieces) {
     buf_addc(&w->answer, '}');
 }
 
-static void answer_line(struct work *w, const char *line, size_t n) {
+static void answer_line(void *ctx, const char *line, size_t n) {
+    struct work *w = ctx;
     struct err e;
     struct tm now;
     bool has;
@@ -108,21 +110,6 @@ static void answer_line(struct work *w, const char *line, size_t n) {
     fwrite(buf_str(&w->answer), 1, w->answer.len, stdout);
 }
 
-static int all_lines(struct work *w) {
-    char *line = NULL;
-    size_t cap = 0;
-    ssize_t n;
-    while ((n = getline(&line, &cap, stdin)) >= 0) {
-        while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
-        answer_line(w, line, (size_t)n);
-    }
-    free(line);
-    struct err e;
-    if (!ferror(stdin) && !fflush(stdout) && !ferror(stdout)) return 0;
-    err_machine(&e, "reading standard input or writing standard output failed");
-    return cli_fail(&e);
-}
-
 static struct chat_template *open_template(const struct options *o, struct err *e) {
     char *dir = model_find(o->model, e);
     if (!dir) return NULL;
@@ -144,7 +131,7 @@ int cmd_template(int argc, char **argv) {
     if (!w.t) return cli_fail(&e);
     jinja_out_init(&w.out);
     buf_init(&w.answer, MAX_ANSWER);
-    int rc = all_lines(&w);
+    int rc = lines_answer(answer_line, &w);
     buf_release(&w.answer);
     jinja_out_release(&w.out);
     chat_template_free(w.t);

@@ -8,6 +8,7 @@
  * Main thread only. A folder with nothing but the tokenizer's files is enough. */
 #include "base/buf.h"
 #include "cli/cli.h"
+#include "cli/lines.h"
 #include "hub/find.h"
 #include "opt.h"
 #include "text/tokenizer.h"
@@ -56,7 +57,8 @@ static int decode_line(struct work *w, const json_t *j, struct err *e) {
     return buf_adds(&w->out, "}");
 }
 
-static void answer_line(struct work *w, const char *line, size_t n) {
+static void answer_line(void *ctx, const char *line, size_t n) {
+    struct work *w = ctx;
     struct err e;
     json_error_t je;
     int rc = -1;
@@ -78,21 +80,6 @@ static void answer_line(struct work *w, const char *line, size_t n) {
     fwrite(buf_str(&w->out), 1, w->out.len, stdout);
 }
 
-static int all_lines(struct work *w) {
-    char *line = NULL;
-    size_t cap = 0;
-    ssize_t n;
-    while ((n = getline(&line, &cap, stdin)) >= 0) {
-        while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
-        answer_line(w, line, (size_t)n);
-    }
-    free(line);
-    struct err e;
-    if (!ferror(stdin) && !fflush(stdout) && !ferror(stdout)) return 0;
-    err_machine(&e, "reading standard input or writing standard output failed");
-    return cli_fail(&e);
-}
-
 int cmd_tokenize(int argc, char **argv) {
     struct options o;
     struct err e;
@@ -107,7 +94,7 @@ int cmd_tokenize(int argc, char **argv) {
     w.scratch = token_scratch_new(w.t);
     buf_init(&w.out, MAX_OUT);
     buf_init(&w.text, MAX_OUT);
-    int rc = all_lines(&w);
+    int rc = lines_answer(answer_line, &w);
     buf_release(&w.out);
     buf_release(&w.text);
     ids_release(&w.ids);

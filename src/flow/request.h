@@ -77,7 +77,6 @@ struct request {
 
     /* The scheduler's. */
     struct request *next_in;
-    void *sched;
 };
 
 #endif

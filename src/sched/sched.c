@@ -112,7 +112,6 @@ void sched_add(struct sched *s, struct request *r) {
     struct seq *q = seq_new(s);
     q->req = r;
     q->n_given = r->n_prompt;
-    r->sched = q;
     if (r->deadline && r->deadline < s->next_deadline) s->next_deadline = r->deadline;
     seq_list_add(&s->waiting, q, false);
 }
