@@ -32,9 +32,10 @@ OBJ := $(SRC:src/%.c=$(B)/obj/%.o)
 LIBOBJ := $(filter-out $(B)/obj/main.o,$(OBJ))
 UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+REPLAY := $(FUZZ:$(B)/fuzz/%=$(B)/replay/%)
 BENCH := $(patsubst bench/%.c,$(B)/bench/%,$(wildcard bench/ops/*.c bench/text/*.c bench/sched/*.c))
 
-.PHONY: all help test unit unit-build bench fuzz asan tsan ubsan cuda install clean deps-check
+.PHONY: all help test unit unit-build bench fuzz replay replay-build asan tsan ubsan cuda install clean deps-check
 all: $(B)/minisgl
 
 help:
@@ -43,6 +44,7 @@ help:
 	@echo 'make unit       the unit tests alone'
 	@echo 'make bench      build the benchmarks into build/bench'
 	@echo 'make fuzz       the fuzz targets (clang), into build/fuzz'
+	@echo 'make replay     the fuzz targets on their corpora, without libFuzzer'
 	@echo 'make asan tsan ubsan   the unit tests under a sanitizer'
 	@echo 'make cuda       the CUDA backend (needs nvcc)'
 	@echo 'make install PREFIX=/usr/local'
@@ -96,6 +98,14 @@ $(B)/fuzz/%: tests/fuzz/%.c $(SRC) $(wildcard src/*.h src/*/*.h src/*/*/*.h)
 .PHONY: fuzz-lib
 fuzz-lib: $(B)/libminisgl.a
 fuzz: $(FUZZ)
+
+# The same targets with an ordinary main that feeds them their corpus; with SANITIZER=... under that sanitizer.
+$(B)/replay/%: tests/fuzz/%.c tests/fuzz/replay.c $(B)/libminisgl.a
+	@mkdir -p $(@D)
+	$(CC) $(BASE_CFLAGS) $(CFLAGS) $(SAN) tests/fuzz/replay.c $< $(B)/libminisgl.a $(LDLIBS) -o $@
+replay-build: $(REPLAY)
+replay: $(REPLAY)
+	@bad=0; for t in $(REPLAY); do $$t tests/fuzz/corpus/$${t##*/fuzz_} || { echo "FAILED: $$t"; bad=1; }; done; exit $$bad
 
 cuda:
 	@if [ -d src/dev/cuda ]; then $(MAKE) --no-print-directory -C src/dev/cuda; \

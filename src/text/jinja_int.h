@@ -359,7 +359,7 @@ struct rt {
     bool autoescape;
 };
 
-/* jinja_lex.c / jinja_parse.c / jinja_scope.c */
+/* jinja_lex.c / jinja_parse.c, jinja_expr.c / jinja_scope.c */
 enum tok { T_EOF, T_DATA, T_VAR_BEGIN, T_VAR_END, T_BLOCK_BEGIN, T_BLOCK_END, T_NAME, T_STRING, T_INT, T_FLOAT, T_OP };
 struct token {
     enum tok t;

@@ -8,8 +8,9 @@
 
 static void check(const struct config *c) {
     struct rope r;
-    if (c->n_layers < 1 || c->n_layers > 1000 || c->hidden < 1 || c->n_heads < 1 || c->n_kv_heads < 1 || c->head_dim < 2 ||
-        c->ffn < 1 || c->vocab < 1 || c->max_position < 1 || c->n_heads % c->n_kv_heads || c->head_dim % 2)
+    if (c->n_layers < 1 || c->n_layers > 1000 || c->hidden < 1 || c->n_heads < 1 || c->n_kv_heads < 1 ||
+        c->head_dim < 2 || c->ffn < 1 || c->vocab < 1 || c->max_position < 1 || c->n_heads % c->n_kv_heads ||
+        c->head_dim % 2)
         abort();
     if (c->n_eos < 0 || c->n_eos > CONFIG_EOS_MAX || c->bos >= c->vocab) abort();
     for (int32_t i = 0; i < c->n_eos; i++)

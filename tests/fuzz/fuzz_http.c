@@ -6,7 +6,8 @@
 #include <string.h>
 
 static void check_head(const struct http_head *h) {
-    if (h->n_headers < 0 || h->n_headers > HTTP_MAX_HEADERS || h->length < -1 || (h->chunked && h->length >= 0)) abort();
+    if (h->n_headers < 0 || h->n_headers > HTTP_MAX_HEADERS || h->length < -1 || (h->chunked && h->length >= 0))
+        abort();
     if (h->minor < 0 || h->minor > 1 || !h->path.n) abort();
     for (int i = 0; i < h->n_headers; i++)
         for (size_t k = 0; k < h->headers[i].value.n; k++) {
@@ -22,8 +23,10 @@ static void feed(const char *p, size_t n, size_t step, struct buf *body, ptrdiff
     *status = 0;
     for (size_t at = 0; at < n && !c.done && !*status; at += step) {
         ptrdiff_t r = http_chunks_feed(&c, p + at, n - at < step ? n - at : step, 4096, body, &f);
-        if (r < 0) *status = f.status ? f.status : -1;
-        else *used += r;
+        if (r < 0)
+            *status = f.status ? f.status : -1;
+        else
+            *used += r;
     }
 }
 

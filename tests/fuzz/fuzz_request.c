@@ -1,5 +1,5 @@
-/* fuzz_request.c: a request's body from bytes to a job with its choices, on all three routes. What passes must be within
- * the limits that the scheduler relies on. */
+/* fuzz_request.c: a request's body from bytes to a job with its choices, on all three routes. What passes must be
+ * within the limits that the scheduler relies on. */
 #include "serve/job.h"
 #include "serve/json_in.h"
 #include "text/template.h"
@@ -22,11 +22,12 @@ static void start(void) {
     struct chat_template *c = chat_template_open(NULL, "tests/fuzz/chat.jinja", &e);
     if (!c) abort();
     struct words *w = words_new(t, c);
-    front = (struct front){.words = w,
-                           .env = {.n_vocab = VOCAB, .max_model_len = CONTEXT, .names = names, .temperature = 1, .top_p = 1},
-                           .eos = eos,
-                           .n_eos = 1,
-                           .max_choices = 64};
+    front = (struct front){
+        .words = w,
+        .env = {.n_vocab = VOCAB, .max_model_len = CONTEXT, .names = names, .temperature = 1, .top_p = 1},
+        .eos = eos,
+        .n_eos = 1,
+        .max_choices = 64};
     tmp = words_tmp_new(w);
 }
 

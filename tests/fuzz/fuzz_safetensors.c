@@ -1,5 +1,5 @@
-/* fuzz_safetensors.c: any bytes as a safetensors file. What is accepted must keep the format's promises: the data of every
- * tensor lies in the file, and all of them together are the whole of it. */
+/* fuzz_safetensors.c: any bytes as a safetensors file. What is accepted must keep the format's promises: the data of
+ * every tensor lies in the file, and all of them together are the whole of it. */
 #include "model/safetensors.h"
 
 #include <stdlib.h>

@@ -43,7 +43,7 @@ static void make_model(struct model *m, unsigned seed, bool split, bool ignore_m
         for (int i = 0; i < m->n && fresh; i++) fresh = strcmp(m->rule[i].a, r->a) || strcmp(m->rule[i].b, r->b);
         if (!fresh) continue;
         char both[32];
-        snprintf(both, sizeof both, "%s%s", r->a, r->b);
+        snprintf(both, sizeof both, "%.15s%.15s", r->a, r->b);
         bool known = false;
         for (int i = 0; i < n; i++) known |= !strcmp(token[i], both);
         if (!known) strcpy(token[n++], both);
@@ -110,7 +110,7 @@ static void slow_word(struct slow *w, const char *s, size_t n) {
             r++;
             continue;
         }
-        strcat(sym[i], sym[i + 1]);
+        memcpy(sym[i] + strlen(rule->a), rule->b, strlen(rule->b) + 1);
         memmove(sym[i + 1], sym[i + 2], (k - i - 2) * 16);
         k--;
         r = 0;
