@@ -30,8 +30,11 @@ static bool inbox_drain(struct loop *l) {
         r = next;
     }
     if (news.cancelled) sched_look_for_cancelled(l->sched);
-    if (news.flush_cache) sched_flush_cache(l->sched);
-    return any || !idle || !news.draining;
+    if (news.flush_for) {
+        l->flush_for = news.flush_for;
+        l->flushes = news.flushes;
+    }
+    return any || !idle || !news.draining || news.flush_for;
 }
 
 static int commit_oldest(struct loop *l, struct err *e) {
@@ -41,6 +44,15 @@ static int commit_oldest(struct loop *l, struct err *e) {
     sched_commit(l->sched, b, r, clock_ns());
     l->under_way--;
     return 0;
+}
+
+/* At the end of the step, not where it was asked for: now every request that had ended or was cancelled by then has let go
+ * of its pages, since the step that still held it is committed. */
+static void flush_cache(struct loop *l) {
+    if (!l->flush_for) return;
+    sched_flush_cache(l->sched);
+    outbox_flushed(l->flush_for, l->flushes);
+    l->flush_for = NULL;
 }
 
 static int loop_step(struct loop *l, struct err *e) {
@@ -54,6 +66,7 @@ static int loop_step(struct loop *l, struct err *e) {
     bool wait_for_it = l->under_way > 1 || !planned || !l->overlap;
     if (l->under_way && wait_for_it && commit_oldest(l, e)) return -1;
     sched_flush(l->sched);
+    flush_cache(l);
     return 0;
 }
 

@@ -17,6 +17,8 @@ struct loop {
     int under_way;          /* steps launched and not committed */
     unsigned turn;          /* the next batch to plan into */
     bool overlap;
+    struct outbox *flush_for; /* who asked to flush the cache in this step; NULL: nobody */
+    uint64_t flushes;         /* and what to answer */
 };
 
 void loop_init(struct loop *l, struct inbox *inbox, struct sched *sched, struct engine *engine,

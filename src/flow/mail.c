@@ -52,22 +52,25 @@ void inbox_drain_begin(struct inbox *in) {
     pthread_mutex_unlock(&in->lock);
 }
 
-void inbox_flush_cache(struct inbox *in) {
+uint64_t inbox_flush_cache(struct inbox *in, struct outbox *out) {
     pthread_mutex_lock(&in->lock);
-    in->flush_cache = true;
+    in->flush_for = out;
+    uint64_t number = ++in->flushes;
     tell(in);
     pthread_mutex_unlock(&in->lock);
+    return number;
 }
 
 void inbox_take(struct inbox *in, bool wait, struct inbox_news *news) {
     pthread_mutex_lock(&in->lock);
     while (wait && !in->news) pthread_cond_wait(&in->wake, &in->lock);
     *news = (struct inbox_news){.requests = in->first, .draining = in->draining, .cancelled = in->cancelled,
-                                .flush_cache = in->flush_cache};
+                                .flush_for = in->flush_for, .flushes = in->flushes};
     in->first = NULL;
     in->last = &in->first;
     in->n_waiting = 0;
-    in->news = in->cancelled = in->flush_cache = false;
+    in->news = in->cancelled = false;
+    in->flush_for = NULL;
     pthread_mutex_unlock(&in->lock);
 }
 
@@ -100,7 +103,8 @@ int outbox_take(struct outbox *out, struct news *list, int max, bool wait) {
         struct request *r = out->first;
         out->first = r->next_out;
         r->in_outbox = false;
-        list[n++] = (struct news){.req = r, .n_out = r->n_out, .n_cached = r->n_cached, .finish = r->finish};
+        list[n++] = (struct news){.req = r, .n_out = r->n_out, .n_cached = r->n_cached,
+                                   .admitted = r->admitted, .finish = r->finish};
     }
     if (!out->first) {
         out->last = &out->first;
@@ -108,6 +112,27 @@ int outbox_take(struct outbox *out, struct news *list, int max, bool wait) {
     }
     pthread_mutex_unlock(&out->lock);
     return n;
+}
+
+static void wake(struct outbox *out) {
+    uint64_t one = 1;
+    while (write(out->event_fd, &one, sizeof one) < 0 && errno == EINTR) {
+    }
+    pthread_cond_signal(&out->wake);
+}
+
+uint64_t outbox_flushes(struct outbox *out) {
+    pthread_mutex_lock(&out->lock);
+    uint64_t n = out->flushes;
+    pthread_mutex_unlock(&out->lock);
+    return n;
+}
+
+void outbox_flushed(struct outbox *out, uint64_t flushes) {
+    pthread_mutex_lock(&out->lock);
+    out->flushes = flushes;
+    wake(out);
+    pthread_mutex_unlock(&out->lock);
 }
 
 void outbox_lock(struct outbox *out) { pthread_mutex_lock(&out->lock); }
@@ -121,11 +146,6 @@ void outbox_post(struct outbox *out, struct request *r) {
 }
 
 void outbox_unlock(struct outbox *out) {
-    if (out->first) {
-        uint64_t one = 1;
-        while (write(out->event_fd, &one, sizeof one) < 0 && errno == EINTR) {
-        }
-        pthread_cond_signal(&out->wake);
-    }
+    if (out->first) wake(out);
     pthread_mutex_unlock(&out->lock);
 }

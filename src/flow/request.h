@@ -56,6 +56,7 @@ struct request {
     int32_t max_tokens;      /* >= 1; n_prompt + max_tokens <= context length */
     const int32_t *stop_ids; /* [n_stop_ids], EOS ids included unless ignored; at most STOP_IDS_MAX */
     int32_t n_stop_ids;
+    uint64_t arrival;        /* clock_ns() when it was handed over; only the front end looks at it */
     uint64_t deadline;       /* clock_ns() by which it must have finished; 0: none */
     const char *cache_salt;  /* NULL: none. Prefixes are shared only among requests with the same salt */
     struct sampling sampling;
@@ -69,6 +70,7 @@ struct request {
     enum finish finish;
     int32_t stop_id;       /* the id that ended it, with FINISH_STOP; it is the last of out_tokens */
     int32_t n_cached;      /* prompt tokens found in the prefix cache */
+    uint64_t admitted;     /* the clock when it left the queue for the first time; 0: not yet */
     bool in_outbox;
     struct request *next_out;
 

@@ -102,6 +102,7 @@ static void admit(struct sched *s, struct batch *b) {
         seq_list_add(&s->running, q, false);
         batch_slots(b)[b->n_slots++] = (struct batch_slot){.slot = q->slot, .sampling = q->req->sampling};
         share_begin(s, q);
+        if (!q->admitted) q->admitted = s->now ? s->now : 1;
         plan_chunk(s, q, b);
         policy_admitted(s, q);
     }
@@ -148,6 +149,7 @@ static void note_flight(struct sched *s, const struct batch *b) {
     if (!st) return;
     atomic_fetch_add_explicit(&st->steps, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&st->prompt_tokens, (uint64_t)b->n_given, memory_order_relaxed);
+    histo_add(&st->step_tokens, &stats_tokens, (uint64_t)b->n_tokens, 1);
 }
 
 bool sched_plan(struct sched *s, struct batch *b, uint64_t now) {

@@ -60,7 +60,10 @@ struct sched *sched_new(const struct sched_args *args) {
     s->free_slots = mem_array(n, sizeof *s->free_slots);
     s->pages = mem_array(n * (size_t)s->row_pages, sizeof *s->pages);
     for (int32_t i = 0; i < args->max_running; i++) s->free_slots[s->n_free_slots++] = args->max_running - 1 - i;
-    if (args->stats) args->stats->pages_total = args->n_pages - 1;
+    if (args->stats) {
+        args->stats->pages_total = args->n_pages - 1;
+        args->stats->page_size = args->page_size;
+    }
     return s;
 }
 
@@ -178,6 +181,7 @@ void sched_look_for_cancelled(struct sched *s) { s->look_for_cancelled = true; }
 
 void sched_flush_cache(struct sched *s) {
     if (s->radix) radix_evict(s->radix, s->a.n_pages);
+    sched_gauges(s);
 }
 
 void sched_gauges(struct sched *s) {
@@ -226,6 +230,7 @@ static void learn_pace(struct sched *s, uint64_t now) {
     s->n_flight--;
     uint64_t from = f.at > s->last_commit ? f.at : s->last_commit; /* the device was busy with the step before */
     pace_learn(&s->pace, f.n_decodes, f.n_chunk, now - from);
+    if (s->a.stats) histo_add(&s->a.stats->step_time, &stats_times, now - from, 1);
     s->last_commit = now;
 }
 
@@ -255,6 +260,7 @@ static void publish(struct seq *q) {
     struct request *r = q->req;
     r->n_out = q->n_out;
     r->n_cached = q->n_cached;
+    r->admitted = q->admitted;
     r->finish = q->finish;
     if (q->finish == FINISH_STOP) r->stop_id = r->out_tokens[q->n_out - 1];
 }

@@ -24,6 +24,7 @@ struct seq {
     int32_t n_shared;   /* of them, the first ones, the prefix cache's; the rest is the sequence's own */
     int32_t dirty_from; /* the device does not know the row from here on */
     int32_t n_cached;   /* prompt tokens that the prefix cache had at admission */
+    uint64_t admitted;  /* when it left the queue for the first time; 0: not yet */
     int32_t passed;     /* times that a younger request was admitted before this one */
     struct {            /* while waiting: what the cache had of it when it was last asked */
         int32_t n_pages, n_unheld;

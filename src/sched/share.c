@@ -46,7 +46,8 @@ void share_begin(struct sched *s, struct seq *q) {
     q->node = hit.node;
     q->n_shared = q->n_pages = hit.n_pages;
     q->n_done = q->n_kv = q->n_shared * s->a.page_size;
-    if (!q->n_out) q->n_cached = q->n_done;
+    if (q->admitted) return; /* put back before: what it finds now is mostly its own */
+    q->n_cached = q->n_done;
     if (s->a.stats) {
         atomic_fetch_add_explicit(&s->a.stats->cache_queries, (uint64_t)q->n_given, memory_order_relaxed);
         atomic_fetch_add_explicit(&s->a.stats->cached_tokens, (uint64_t)q->n_done, memory_order_relaxed);

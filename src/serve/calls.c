@@ -2,6 +2,7 @@
  * answer is sent or its client is gone, and the scheduler has none of its requests any more. */
 #include "serve/serve_int.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "serve/json_in.h"
 #include "serve/reply.h"
@@ -11,6 +12,7 @@
 enum { INLINE_MAX = 8 << 10, NEWS_AT_ONCE = 256 };
 
 static void call_free(struct call *c) {
+    if (!c->route) c->serve->flushing--;
     *c->at = c->next;
     if (c->next) c->next->at = c->at;
     job_release(&c->job);
@@ -36,8 +38,14 @@ static void refuse(struct call *c, const struct api_err *e) {
 
 /* ---- the answer ---- */
 
-static void fail(struct call *c, const struct api_err *e) {
+/* Nobody wants the rest. */
+static void cancel(struct call *c) {
     job_cancel(&c->job);
+    metrics_ends(&c->serve->metrics, &c->job, clock_ns());
+}
+
+static void fail(struct call *c, const struct api_err *e) {
+    cancel(c);
     if (!c->begun) {
         refuse(c, e);
         return;
@@ -120,6 +128,8 @@ static void submit(struct call *c) {
         c->job.choices[i].queued = c->job.choices[i].in_flight;
         s->waiting += c->job.choices[i].queued;
     }
+    metrics_submitted(&s->metrics, &c->job);
+    metrics_ends(&s->metrics, &c->job, clock_ns()); /* of those that wanted no token */
     if (job_done(&c->job)) progress(c);
 }
 
@@ -132,16 +142,9 @@ static void prepared(struct call *c) {
     } else submit(c);
 }
 
-void call_start(struct serve *s, struct http_conn *conn, enum route route, struct buf *body) {
-    const struct front *front = atomic_load_explicit(&s->front, memory_order_acquire);
-    if (body->len > INLINE_MAX && body->len > s->lim.bodies - s->pool_bytes) {
-        struct api_err e;
-        api_fail(&e, 503, NULL, "too many large requests are waiting; try again in a moment");
-        route_refuse(conn, &e);
-        return;
-    }
+static struct call *call_new(struct serve *s, struct http_conn *conn, enum route route) {
     struct call *c = mem_zalloc(1, sizeof *c);
-    job_init(&c->job, front);
+    job_init(&c->job, atomic_load_explicit(&s->front, memory_order_acquire));
     c->job.owner = c;
     c->serve = s;
     c->route = route;
@@ -150,11 +153,22 @@ void call_start(struct serve *s, struct http_conn *conn, enum route route, struc
     c->at = &s->calls;
     if (s->calls) s->calls->at = &c->next;
     s->calls = c;
-    c->body = buf_take(body, &c->body_n);
     http_set_owner(conn, c);
+    return c;
+}
+
+void call_start(struct serve *s, struct http_conn *conn, enum route route, struct buf *body) {
+    if (body->len > INLINE_MAX && body->len > s->lim.bodies - s->pool_bytes) {
+        struct api_err e;
+        api_fail(&e, 503, NULL, "too many large requests are waiting; try again in a moment");
+        route_refuse(conn, &e);
+        return;
+    }
+    struct call *c = call_new(s, conn, route);
+    c->body = buf_take(body, &c->body_n);
     s->waiting++; /* its place in the queue, before any work is done for it */
     if (c->body_n <= INLINE_MAX) {
-        if (!s->tmp) s->tmp = words_tmp_new(front->words);
+        if (!s->tmp) s->tmp = words_tmp_new(c->job.front->words);
         call_prepare(c, s->tmp);
         prepared(c);
         return;
@@ -173,16 +187,47 @@ void calls_prepared(struct serve *s) {
     }
 }
 
+/* ---- the cache ---- */
+
+/* Requests whose clients are gone or served are no reason to refuse: they let go of their pages in the step that flushes. */
+void call_start_flush(struct serve *s, struct http_conn *conn) {
+    for (struct call *c = s->calls; c; c = c->next) {
+        if (!c->route || !c->conn) continue;
+        struct api_err e;
+        api_fail_code(&e, 400, "requests_running", NULL, "the cache is flushed only while no request runs or waits; try again then");
+        route_refuse(conn, &e);
+        return;
+    }
+    s->flushing++;
+    struct call *c = call_new(s, conn, 0);
+    c->flush = inbox_flush_cache(c->job.front->inbox, &s->box);
+}
+
+static void answer_flushes(struct serve *s) {
+    static const char ok[] = "{\"status\":\"ok\"}";
+    uint64_t done = outbox_flushes(&s->box);
+    for (struct call *c = s->calls, *next; c; c = next) {
+        next = c->next;
+        if (c->route || !c->conn || c->flush > done) continue;
+        struct http_conn *conn = c->conn;
+        let_go(c);
+        call_free(c);
+        http_reply(conn, &(struct http_reply){.status = 200, .type = "application/json", .body = ok, .n = sizeof ok - 1});
+    }
+}
+
 /* ---- news ---- */
 
-static void take_news(const struct news *n, struct call **touched) {
+static void take_news(const struct news *n, uint64_t now, struct call **touched) {
     struct choice *ch = n->req->owner;
     struct call *c = ((struct job *)ch->job)->owner;
     if (ch->queued && (n->n_out || n->finish != FINISH_NONE)) {
         ch->queued = false;
         c->serve->waiting--;
     }
+    int32_t before = ch->n_counted;
     choice_news(ch, n);
+    metrics_news(&c->serve->metrics, ch, n, before, now);
     if (c->touched) return;
     c->touched = true;
     c->next_touched = *touched;
@@ -192,16 +237,19 @@ static void take_news(const struct news *n, struct call **touched) {
 void calls_news(struct serve *s) {
     struct news list[NEWS_AT_ONCE];
     struct call *touched = NULL;
+    uint64_t now = clock_ns();
     int n;
     do {
         n = outbox_take(&s->box, list, NEWS_AT_ONCE, false);
-        for (int i = 0; i < n; i++) take_news(&list[i], &touched);
+        for (int i = 0; i < n; i++) take_news(&list[i], now, &touched);
     } while (n == NEWS_AT_ONCE);
     for (struct call *c = touched, *next; c; c = next) {
         next = c->next_touched;
         c->touched = false;
+        metrics_ends(&s->metrics, &c->job, now);
         progress(c);
     }
+    if (s->flushing) answer_flushes(s);
 }
 
 /* ---- ends ---- */
@@ -211,7 +259,7 @@ void call_gone(void *serve, void *call) {
     struct call *c = call;
     c->conn = NULL; /* the connection is freed already */
     if (c->in_pool) return; /* the job is a text thread's; `prepared` will see */
-    job_cancel(&c->job);
+    cancel(c);
     free_if_over(c);
 }
 

@@ -64,9 +64,10 @@ void choice_release(struct choice *c) {
 }
 
 bool choice_submit(struct choice *c, struct outbox *box) {
+    c->req.arrival = clock_ns();
     if (c->done) return true;
     c->req.outbox = box;
-    if (c->front->timeout_s > 0) c->req.deadline = clock_ns() + (uint64_t)c->front->timeout_s * 1000000000u;
+    if (c->front->timeout_s > 0) c->req.deadline = c->req.arrival + (uint64_t)c->front->timeout_s * 1000000000u;
     c->in_flight = true; /* before the push: news may come at once */
     if (inbox_push(c->front->inbox, &c->req)) return true;
     c->in_flight = false;

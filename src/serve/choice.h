@@ -27,6 +27,8 @@ struct choice {
     size_t told_chars;  /* characters of these tokens (text_offset of the older log-probability form) */
     bool told_start;    /* a stream has sent its first chunk */
     bool told_end;      /* ... and its last */
+    uint64_t admitted, first_at, last_at; /* metrics.h: clock_ns() of leaving the queue, of the first and the last token */
+    bool end_counted;                     /* ... and its end was */
     struct words_out *out;
     struct buf text; /* not taken by a writer yet; buf_reset when it is */
     int32_t stop_ids[STOP_IDS_MAX];

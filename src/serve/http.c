@@ -141,6 +141,7 @@ static const char *reason(int status) {
 }
 
 static void add_head(struct http_conn *c, int status, const char *type, const char *extra) {
+    c->server->ops.replied(c->server->ops.ctx, &c->head, status);
     char date[64];
     time_t t = time(NULL);
     struct tm tm;

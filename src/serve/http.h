@@ -42,6 +42,8 @@ struct http_ops {
     void (*gone)(void *ctx, void *owner);
     /* A request that could not be read gets this reply: fill *type and body. */
     void (*fault)(void *ctx, const struct http_fault *f, struct buf *body);
+    /* A reply begins. h is empty when the head could not be read. */
+    void (*replied)(void *ctx, const struct http_head *h, int status);
 };
 
 /* Bind and listen. host: an address or a name; port 0: any. NULL and a sentence in *e. */

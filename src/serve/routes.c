@@ -19,18 +19,20 @@ struct path {
     bool open;        /* without a key */
     bool prefix;      /* and everything below it */
     bool needs_model; /* 503 until serve_ready and while draining */
-    enum route route; /* an API call; 0: small() answers */
+    enum route route; /* an API call; 0: start() or small() answers */
+    void (*start)(struct serve *s, struct http_conn *conn); /* answers later */
+    const char *type; /* of small's answer; NULL: JSON */
     int (*small)(struct serve *s, const struct http_head *h, struct buf *b, struct api_err *e);
 };
 
 static const struct front *front_of(struct serve *s) { return atomic_load_explicit(&s->front, memory_order_acquire); }
 
-/* ---- small answers: fill b with JSON, or *e ---- */
+/* ---- small answers: fill b, or *e ---- */
 
 static int get_root(struct serve *s, const struct http_head *h, struct buf *b, struct api_err *e) {
     (void)s, (void)h, (void)e;
     return buf_adds(b, "{\"name\":\"minisgl\",\"api\":[\"/v1/chat/completions\",\"/v1/completions\",\"/v1/models\","
-                       "\"/generate\",\"/health\",\"/version\"]}");
+                       "\"/generate\",\"/flush_cache\",\"/health\",\"/metrics\",\"/version\"]}");
 }
 
 static int get_version(struct serve *s, const struct http_head *h, struct buf *b, struct api_err *e) {
@@ -94,25 +96,57 @@ static int get_model(struct serve *s, const struct http_head *h, struct buf *b, 
                          f->env.names[0]);
 }
 
-static const struct path paths[] = {
+static void add_replies(struct serve *s, struct buf *b);
+
+static int get_metrics(struct serve *s, const struct http_head *h, struct buf *b, struct api_err *e) {
+    (void)h;
+    const struct front *f = front_of(s);
+    if (!f) return api_fail(e, 503, NULL, "the model is being loaded; try again in a moment");
+    metrics_write(b, &s->metrics, &(struct metrics_args){s->args.stats, f->env.names[0], f->env.max_model_len});
+    add_replies(s, b);
+    return 0;
+}
+
+static const struct path paths[N_PATHS] = {
     {.path = "/v1/chat/completions", .methods = M_POST, .needs_model = true, .route = ROUTE_CHAT},
     {.path = "/v1/completions", .methods = M_POST, .needs_model = true, .route = ROUTE_COMPLETIONS},
     {.path = "/generate", .methods = M_POST, .needs_model = true, .route = ROUTE_GENERATE},
+    {.path = "/flush_cache", .methods = 1 << HTTP_POST, .needs_model = true, .start = call_start_flush},
     {.path = "/v1/models", .methods = M_GET, .needs_model = true, .small = get_models},
     {.path = "/v1/models/", .methods = M_GET, .needs_model = true, .prefix = true, .small = get_model},
     {.path = "/health", .methods = M_GET, .open = true, .needs_model = true, .small = get_alive},
+    {.path = "/metrics", .methods = M_GET, .type = METRICS_TYPE, .small = get_metrics},
     {.path = "/version", .methods = M_GET, .small = get_version},
     {.path = "/v1", .methods = M_ALL, .small = get_alive},
     {.path = "/", .methods = M_GET, .small = get_root},
 };
 
 static const struct path *find(const struct http_str *p) {
-    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+    for (size_t i = 0; i < N_PATHS; i++) {
         size_t n = strlen(paths[i].path);
         if (p->n < n || memcmp(p->p, paths[i].path, n)) continue;
         if (p->n == n ? !paths[i].prefix : paths[i].prefix) return &paths[i];
     }
     return NULL;
+}
+
+/* ---- replies counted ---- */
+
+void route_replied(void *serve, const struct http_head *h, int status) {
+    struct serve *s = serve;
+    const struct path *p = find(&h->path);
+    s->replies[p ? p - paths : N_PATHS][h->method][status / 100]++;
+}
+
+static void add_replies(struct serve *s, struct buf *b) {
+    static const char *const methods[] = {"GET", "HEAD", "POST", "OPTIONS", "other"};
+    buf_adds(b, "# HELP http_requests_total Replies by path, method and kind of status.\n# TYPE http_requests_total counter\n");
+    for (int p = 0; p <= N_PATHS; p++)
+        for (int m = 0; m <= HTTP_OTHER; m++)
+            for (int k = 1; k < 6; k++)
+                if (s->replies[p][m][k])
+                    buf_addf(b, "http_requests_total{handler=\"%s\",method=\"%s\",status=\"%dxx\"} %llu\n",
+                             p < N_PATHS ? paths[p].path : "none", methods[m], k, (unsigned long long)s->replies[p][m][k]);
 }
 
 /* ---- what the head decides ---- */
@@ -199,11 +233,15 @@ void route_request(void *serve, struct http_conn *conn, const struct http_head *
         call_start(s, conn, p->route, body);
         return;
     }
+    if (p->start) {
+        p->start(s, conn);
+        return;
+    }
     struct buf b;
     struct api_err e;
     buf_init(&b, 1 << 20);
     if (p->small(s, h, &b, &e)) route_refuse(conn, &e);
-    else http_reply(conn, &(struct http_reply){.status = 200, .type = "application/json", .body = buf_str(&b), .n = b.len});
+    else http_reply(conn, &(struct http_reply){.status = 200, .type = p->type ? p->type : "application/json", .body = buf_str(&b), .n = b.len});
     buf_release(&b);
 }
 

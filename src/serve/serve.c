@@ -142,7 +142,7 @@ struct serve *serve_open(const struct serve_args *args, struct err *e) {
     }
     struct http_limits lim = http_limits_of(&s->lim);
     s->http = http_open(s->base, args->host, args->port, &lim,
-                        &(struct http_ops){s, route_head, route_request, call_gone, route_fault}, e);
+                        &(struct http_ops){s, route_head, route_request, call_gone, route_fault, route_replied}, e);
     if (!s->http || make_events(s, e)) goto fail;
     return s;
 fail:

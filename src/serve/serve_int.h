@@ -3,6 +3,7 @@
 #define MINISGL_SERVE_SERVE_INT_H
 #include "serve/http.h"
 #include "serve/job.h"
+#include "serve/metrics.h"
 #include "serve/serve.h"
 
 #include <pthread.h>
@@ -14,7 +15,8 @@ struct call {
     struct serve *serve;
     struct call *next, **at;
     struct http_conn *conn; /* NULL: the client is gone, or has its whole answer */
-    enum route route;
+    enum route route;   /* 0: no API call, but a client that waits for the cache to be flushed */
+    uint64_t flush;     /* its number (flow/mail.h) */
     char *body;
     size_t body_n;
     struct api_err err; /* status != 0: refused while it was prepared */
@@ -39,6 +41,8 @@ void pool_close(struct pool *p); /* waits for the threads; calls still inside st
 void pool_push(struct pool *p, struct call *c);
 struct call *pool_take_done(struct pool *p); /* linked by next_pool */
 
+enum { N_PATHS = 11 }; /* of routes.c */
+
 struct serve {
     struct serve_args args;
     struct serve_limits lim;
@@ -54,14 +58,18 @@ struct serve {
     int stops; /* serve_stop calls seen */
     struct call *calls;
     int waiting;        /* calls being prepared and choices without a token */
+    int flushing;       /* calls that wait for the cache to be flushed */
     size_t pool_bytes;  /* bodies in the pool */
     struct buf out;     /* being written; empty between uses */
     uint64_t seen_steps, seen_prompt, seen_cached, seen_made;
     uint64_t seen_at;
+    struct metrics metrics;
+    uint64_t replies[N_PATHS + 1][HTTP_OTHER + 1][6]; /* by path (the last: no known one), method, hundreds of the status */
 };
 
 /* calls.c */
 void call_start(struct serve *s, struct http_conn *conn, enum route route, struct buf *body);
+void call_start_flush(struct serve *s, struct http_conn *conn);
 void call_prepare(struct call *c, struct words_tmp *tmp); /* any thread: body to job */
 void calls_prepared(struct serve *s);                     /* the pool has finished some */
 void calls_news(struct serve *s);                         /* the outbox has news */
@@ -73,6 +81,7 @@ void calls_free(struct serve *s);                         /* the scheduler has e
 int route_head(void *serve, struct http_conn *conn, const struct http_head *h);
 void route_request(void *serve, struct http_conn *conn, const struct http_head *h, struct buf *body);
 void route_fault(void *serve, const struct http_fault *f, struct buf *body);
+void route_replied(void *serve, const struct http_head *h, int status);
 void route_refuse(struct http_conn *conn, const struct api_err *e);
 
 #endif

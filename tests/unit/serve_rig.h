@@ -91,6 +91,7 @@ static void *rig_schedule(void *arg) {
     struct inbox_news news = {0};
     while (!news.draining || n) {
         inbox_take(&g->inbox, !n, &news);
+        if (news.flush_for && !g->hold) outbox_flushed(news.flush_for, news.flushes);
         for (struct request *r = news.requests, *next; r; r = next) {
             next = r->next_in;
             if (n == 4096) abort();
