@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "hub/find.h"
+#include "hw/host.h"
 #include "model/decoder.h"
 #include "text/template.h"
 #include "text/tokenizer.h"
@@ -113,26 +114,6 @@ static int load_model(struct app *a, const struct options *o, struct err *e) {
 
 /* ---- memory ---- */
 
-/* Bytes that this process may still take: the machine's, or less where a control group says so. */
-static size_t memory_available(void) {
-    size_t kib = 0, limit = 0, used = 0, machine;
-    char line[256];
-    FILE *f = fopen("/proc/meminfo", "r");
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %zu kB", &kib) == 1) break;
-    if (f) fclose(f);
-    machine = kib * 1024;
-    f = fopen("/sys/fs/cgroup/memory.max", "r");
-    bool limited = f && fscanf(f, "%zu", &limit) == 1;
-    if (f) fclose(f);
-    if (!limited) return machine;
-    f = fopen("/sys/fs/cgroup/memory.current", "r");
-    if (f && fscanf(f, "%zu", &used) != 1) used = 0;
-    if (f) fclose(f);
-    size_t left = limit > used ? limit - used : 0;
-    return left < machine ? left : machine;
-}
-
 struct room {
     int32_t n_pages, max_len;
 };
@@ -146,13 +127,13 @@ static int plan_memory(const struct app *a, const struct options *o, struct room
     size_t page_bytes = decoder_page_bytes(&a->config, (struct shard){.n_ranks = 1}, (int32_t)page, a->config.dtype);
     int64_t whole = (len + page - 1) / page, pages = o->num_pages;
     if (pages < 0) {
-        double budget = o->memory_ratio * (double)memory_available() - (double)a->weights.bytes;
+        double budget = o->memory_ratio * (double)host_memory_left() - (double)a->weights.bytes;
         double most = (double)o->max_running * (double)whole + 1, fit = budget / (double)page_bytes;
         pages = (int64_t)(fit < most ? fit : most);
         if (pages < 2)
             return err_input(e, "the weights take %.2f GB and --memory-ratio %g of the free memory is %.2f GB: nothing is left "
                                 "for the KV cache; give a higher --memory-ratio or a smaller model",
-                             (double)a->weights.bytes / 1e9, o->memory_ratio, o->memory_ratio * (double)memory_available() / 1e9);
+                             (double)a->weights.bytes / 1e9, o->memory_ratio, o->memory_ratio * (double)host_memory_left() / 1e9);
     }
     int64_t most = INT32_MAX / page - 1;
     if (pages > most) pages = most;

@@ -53,18 +53,18 @@ static const struct row rows[] = {
     {"dtype", "", NULL, CHOICE, AT(dtype), 0, 0, "auto|float16|bfloat16|float32", "auto", CMD_RUNS,
      "number format of weights and KV cache; `auto` takes the checkpoint's", NULL},
     {"memory-ratio", "gpu-memory-utilization mem-fraction-static", NULL, REAL, AT(memory_ratio), 0.01, 0.99, "SHARE",
-     "0.9", CMD_RUNS | CMD_SIMULATE, "share of the free memory that weights and KV cache may take together; lower it when memory is short",
+     "0.9", CMD_RUNS | CMD_SIMULATE | CMD_DOCTOR, "share of the free memory that weights and KV cache may take together; lower it when memory is short",
      NULL},
-    {"max-running-requests", "max-num-seqs", NULL, INT, AT(max_running), 1, 4096, "N", "256", CMD_RUNS | CMD_SIMULATE,
+    {"max-running-requests", "max-num-seqs", NULL, INT, AT(max_running), 1, 4096, "N", "256", CMD_RUNS | CMD_SIMULATE | CMD_DOCTOR,
      "requests that are computed at the same time; more wait in the queue", NULL},
     {"max-queued-requests", "", NULL, INT, AT(max_queued), 1, 1000000, "N", "1024", CMD_SERVE,
      "requests that may wait; one more is answered 429 at once", NULL},
     {"max-seq-len-override", "max-model-len context-length", NULL, INT, AT(max_seq_len), 1, 16777216, "N", "auto",
-     CMD_RUNS | CMD_SIMULATE, "longest sequence, prompt and answer together (default: what the model was made for)", NULL},
+     CMD_RUNS | CMD_SIMULATE | CMD_DOCTOR, "longest sequence, prompt and answer together (default: what the model was made for)", NULL},
     {"max-prefill-length", "max-extend-length chunked-prefill-size max-num-batched-tokens", NULL, INT, AT(max_prefill),
-     1, 1048576, "N", "auto", CMD_RUNS | CMD_SIMULATE,
+     1, 1048576, "N", "auto", CMD_RUNS | CMD_SIMULATE | CMD_DOCTOR,
      "chunked prefill: prompt tokens computed in one step (default: 8192 on a GPU, 512 on the CPU)", NULL},
-    {"page-size", "block-size", NULL, INT, AT(page_size), 1, 256, "N", "16", CMD_RUNS | CMD_SIMULATE, "tokens in one page of the KV cache",
+    {"page-size", "block-size", NULL, INT, AT(page_size), 1, 256, "N", "16", CMD_RUNS | CMD_SIMULATE | CMD_DOCTOR, "tokens in one page of the KV cache",
      NULL},
     {"num-pages", "", NULL, INT, AT(num_pages), 2, 1000000000, "N", "auto", CMD_RUNS | CMD_SIMULATE,
      "pages of the KV cache (default: what --memory-ratio leaves)", NULL},
@@ -131,7 +131,7 @@ static const struct row rows[] = {
     {"shared-prefix", "", NULL, REAL, AT(shared_prefix), 0, 1, "SHARE", "0", CMD_SIMULATE,
      "share of each made-up prompt that begins as all others do", NULL},
     {"plot", "", NULL, TEXT, AT(plot), 0, 0, "FILE", NULL, CMD_SIMULATE, "draw requests and pages over time, as SVG", NULL},
-    {"json", "", NULL, FLAG, AT(json), 0, 0, NULL, NULL, CMD_SIMULATE, "results as JSON", NULL},
+    {"json", "", NULL, FLAG, AT(json), 0, 0, NULL, NULL, CMD_SIMULATE | CMD_DOCTOR, "results as JSON", NULL},
     {"json", "", NULL, FLAG, AT(json), 0, 0, NULL, NULL, CMD_HELP, "the option table as JSON", NULL},
     {"markdown", "", NULL, FLAG, AT(markdown), 0, 0, NULL, NULL, CMD_HELP, "the option table as in the README", NULL},
     {"fields", "", NULL, FLAG, AT(fields), 0, 0, NULL, NULL, CMD_HELP, "the table of request fields, as in docs/api.md", NULL},
@@ -327,7 +327,7 @@ static const struct {
     unsigned bit;
     const char *name;
 } commands[] = {{CMD_SERVE, "serve"}, {CMD_GENERATE, "generate"}, {CMD_TOKENIZE, "tokenize"},
-                {CMD_TEMPLATE, "template"}, {CMD_DUMMY, "dummy"}, {CMD_SIMULATE, "simulate"}, {CMD_HELP, "help"}};
+                {CMD_TEMPLATE, "template"}, {CMD_DUMMY, "dummy"}, {CMD_SIMULATE, "simulate"}, {CMD_DOCTOR, "doctor"}, {CMD_HELP, "help"}};
 
 static void add_json_field(struct buf *b, const char *name, const char *value) {
     buf_addf(b, ",\"%s\":", name);

@@ -20,8 +20,9 @@ enum {
     CMD_DUMMY = 16,
     CMD_HELP = 32,
     CMD_SIMULATE = 64,
+    CMD_DOCTOR = 128,
     CMD_RUNS = CMD_SERVE | CMD_GENERATE, /* the ones that run a model */
-    CMD_ALL = 127
+    CMD_ALL = 255
 };
 
 /* Values; a number of -1 and a NULL string mean "not given: decide" where the table's default says auto or none. */

@@ -15,6 +15,7 @@ static const char usage[] =
     "       minisgl template [options]           chat messages to the prompt that the model sees\n"
     "       minisgl dummy [options]              write a checkpoint of random weights\n"
     "       minisgl simulate [options]           what clients of a machine would see, by a cost model\n"
+    "       minisgl doctor [--model M] [--json]  what this machine has, and which models fit on it\n"
     "       minisgl help [SUBCOMMAND] [--json|--markdown|--fields]\n"
     "       minisgl version";
 
@@ -51,7 +52,7 @@ int cmd_help(int argc, char **argv) {
         const char *name;
         unsigned command;
     } subs[] = {{"serve", CMD_SERVE}, {"generate", CMD_GENERATE}, {"tokenize", CMD_TOKENIZE},
-                {"template", CMD_TEMPLATE}, {"dummy", CMD_DUMMY}, {"simulate", CMD_SIMULATE}, {"help", CMD_HELP}};
+                {"template", CMD_TEMPLATE}, {"dummy", CMD_DUMMY}, {"simulate", CMD_SIMULATE}, {"doctor", CMD_DOCTOR}, {"help", CMD_HELP}};
     struct options o;
     struct err e;
     if (options_parse(&o, CMD_HELP, argc, argv, &e)) return cli_fail(&e);

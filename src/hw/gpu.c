@@ -1,0 +1,276 @@
+/* gpu.c: see gpu.h. State lives for one call of gpus_read. The declarations below are the few of NVML's public
+ * interface that are used here, by its documentation. */
+#include "hw/gpu.h"
+
+#include "base/mem.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- NVML's own ---- */
+
+typedef void *nv_device; /* an opaque handle */
+enum { NV_OK = 0, NV_NOT_FOUND = 6, NV_TOO_SMALL = 7, NV_DRIVER_NOT_LOADED = 9, NV_MISMATCH = 18 };
+enum { NV_REMOTE_GPU = 0, NV_REMOTE_SWITCH = 2, NV_P2P_READ = 0, NV_P2P_NVLINK = 2 };
+
+struct nv_memory {
+    unsigned long long total, free, used;
+};
+struct nv_pci {
+    char bus_legacy[16];
+    unsigned domain, bus, device, id, subsystem;
+    char bus_id[32];
+};
+struct nv_process {
+    unsigned pid;
+    unsigned long long memory;
+    unsigned gpu_instance, compute_instance;
+};
+
+struct nvml {
+    void *library;
+    int (*init)(void), (*shutdown)(void);
+    const char *(*error)(int);
+    int (*driver)(char *, unsigned), (*cuda)(int *), (*count)(unsigned *), (*handle)(unsigned, nv_device *);
+    int (*name)(nv_device, char *, unsigned), (*uuid)(nv_device, char *, unsigned);
+    int (*memory)(nv_device, struct nv_memory *), (*pci)(nv_device, struct nv_pci *);
+    int (*capability)(nv_device, int *, int *);
+    int (*pcie_generation)(nv_device, unsigned *), (*pcie_width)(nv_device, unsigned *);
+    int (*mig)(nv_device, unsigned *, unsigned *);
+    int (*processes)(nv_device, unsigned *, struct nv_process *);
+    int (*link_state)(nv_device, unsigned, int *);
+    int (*link_remote)(nv_device, unsigned, struct nv_pci *);
+    int (*link_kind)(nv_device, unsigned, int *);
+    int (*ancestor)(nv_device, nv_device, int *);
+    int (*p2p)(nv_device, nv_device, int, int *);
+};
+
+#define AT(field) offsetof(struct nvml, field)
+static const struct {
+    const char *name;
+    size_t at;
+    bool needed;
+} functions[] = {
+    {"nvmlInit_v2", AT(init), true},
+    {"nvmlShutdown", AT(shutdown), true},
+    {"nvmlErrorString", AT(error), true},
+    {"nvmlDeviceGetCount_v2", AT(count), true},
+    {"nvmlDeviceGetHandleByIndex_v2", AT(handle), true},
+    {"nvmlDeviceGetName", AT(name), true},
+    {"nvmlDeviceGetMemoryInfo", AT(memory), true},
+    {"nvmlSystemGetDriverVersion", AT(driver), false},
+    {"nvmlSystemGetCudaDriverVersion_v2", AT(cuda), false},
+    {"nvmlDeviceGetUUID", AT(uuid), false},
+    {"nvmlDeviceGetPciInfo_v3", AT(pci), false},
+    {"nvmlDeviceGetCudaComputeCapability", AT(capability), false},
+    {"nvmlDeviceGetMaxPcieLinkGeneration", AT(pcie_generation), false},
+    {"nvmlDeviceGetMaxPcieLinkWidth", AT(pcie_width), false},
+    {"nvmlDeviceGetMigMode", AT(mig), false},
+    {"nvmlDeviceGetComputeRunningProcesses_v3", AT(processes), false},
+    {"nvmlDeviceGetNvLinkState", AT(link_state), false},
+    {"nvmlDeviceGetNvLinkRemotePciInfo_v2", AT(link_remote), false},
+    {"nvmlDeviceGetNvLinkRemoteDeviceType", AT(link_kind), false},
+    {"nvmlDeviceGetTopologyCommonAncestor", AT(ancestor), false},
+    {"nvmlDeviceGetP2PStatus", AT(p2p), false},
+};
+
+static bool resolve(struct nvml *v, char *why, size_t n) {
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+        void *f = dlsym(v->library, functions[i].name);
+        if (!f && functions[i].needed) {
+            snprintf(why, n, "libnvidia-ml.so.1 has no %s: the NVIDIA driver is too old; install R515 or newer",
+                     functions[i].name);
+            return false;
+        }
+        memcpy((char *)v + functions[i].at, &f, sizeof f); /* C has no cast from data to function */
+    }
+    return true;
+}
+
+static void why_not(const struct nvml *v, int rc, char *why, size_t n) {
+    const char *says = v->error(rc);
+    const char *hint = rc == NV_DRIVER_NOT_LOADED ? "load the driver (modprobe nvidia), or give the container the GPUs"
+                       : rc == NV_MISMATCH        ? "the driver was updated and not reloaded: restart the machine"
+                                                  : "try `nvidia-smi`, which asks the same library";
+    snprintf(why, n, "the NVIDIA driver's library does not start: %.100s; %s", says ? says : "no reason", hint);
+}
+
+static bool nvml_open(struct nvml *v, char *why, size_t n) {
+    *v = (struct nvml){.library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL)};
+    if (!v->library) {
+        snprintf(why, n, "no NVIDIA driver is installed (libnvidia-ml.so.1 is not found)");
+        return false;
+    }
+    if (resolve(v, why, n)) {
+        int rc = v->init();
+        if (rc == NV_OK) return true;
+        why_not(v, rc, why, n);
+    }
+    dlclose(v->library);
+    return false;
+}
+
+static void nvml_close(struct nvml *v) {
+    v->shutdown();
+    dlclose(v->library);
+}
+
+/* ---- one GPU ---- */
+
+static void name_process(struct gpu_process *p) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%u/comm", p->pid);
+    FILE *f = fopen(path, "re");
+    if (f && !fgets(p->name, sizeof p->name, f)) p->name[0] = 0;
+    if (f) fclose(f);
+    p->name[strcspn(p->name, "\n")] = 0;
+}
+
+static void read_processes(const struct nvml *v, nv_device d, struct gpu *g) {
+    struct nv_process list[64];
+    unsigned n = sizeof list / sizeof *list;
+    if (!v->processes || v->processes(d, &n, list) != NV_OK) return;
+    for (unsigned i = 0; i < n && i < sizeof list / sizeof *list; i++) {
+        if (list[i].pid == (unsigned)getpid()) continue;
+        if (g->n_processes < GPU_PROCESSES_MAX) {
+            struct gpu_process *p = &g->process[g->n_processes];
+            p->pid = list[i].pid;
+            p->memory = list[i].memory == ~0ull ? 0 : (size_t)list[i].memory;
+            name_process(p);
+        }
+        g->n_processes++;
+    }
+}
+
+static void read_links(const struct nvml *v, nv_device d, struct gpu *g) {
+    for (unsigned l = 0; v->link_state && l < GPU_LINKS_MAX; l++) {
+        int up = 0;
+        if (v->link_state(d, l, &up) == NV_OK && up) g->n_links++;
+    }
+}
+
+static void read_gpu(const struct nvml *v, nv_device d, struct gpu *g) {
+    struct nv_memory m = {0};
+    struct nv_pci pci = {0};
+    unsigned now = 0, later = 0, x = 0;
+    int rc = v->name(d, g->name, sizeof g->name);
+    if (rc == NV_OK) rc = v->memory(d, &m);
+    if (rc != NV_OK) {
+        const char *says = v->error(rc);
+        snprintf(g->trouble, sizeof g->trouble, "the driver cannot read it: %.80s", says ? says : "no reason");
+    }
+    g->memory = (size_t)m.total;
+    g->free = (size_t)m.free;
+    if (v->uuid && v->uuid(d, g->uuid, sizeof g->uuid) != NV_OK) g->uuid[0] = 0;
+    if (v->pci && v->pci(d, &pci) == NV_OK) snprintf(g->bus, sizeof g->bus, "%.31s", pci.bus_id);
+    if (v->capability && v->capability(d, &g->major, &g->minor) != NV_OK) g->major = g->minor = 0;
+    if (v->pcie_generation && v->pcie_generation(d, &x) == NV_OK) g->pcie_generation = (int)x;
+    if (v->pcie_width && v->pcie_width(d, &x) == NV_OK) g->pcie_width = (int)x;
+    g->mig = v->mig && v->mig(d, &now, &later) == NV_OK && now;
+    read_links(v, d, g);
+    read_processes(v, d, g);
+}
+
+/* ---- between GPUs ---- */
+
+/* A link's other end is this GPU, or a switch: GPUs with links to switches all reach each other. */
+static bool linked_to(const struct nvml *v, nv_device d, const struct gpu *to) {
+    for (unsigned l = 0; v->link_state && v->link_remote && l < GPU_LINKS_MAX; l++) {
+        int up = 0, kind = NV_REMOTE_GPU;
+        struct nv_pci other = {0};
+        if (v->link_state(d, l, &up) != NV_OK || !up) continue;
+        if (v->link_kind && v->link_kind(d, l, &kind) == NV_OK && kind == NV_REMOTE_SWITCH) return to->n_links > 0;
+        if (v->link_remote(d, l, &other) == NV_OK && to->bus[0] && !strcasecmp(other.bus_id, to->bus)) return true;
+    }
+    return false;
+}
+
+static enum gpu_way way_of(int ancestor) {
+    switch (ancestor) {
+    case 0: return GPU_BOARD;
+    case 10: return GPU_SWITCH;
+    case 20: return GPU_SWITCHES;
+    case 30: return GPU_BRIDGE;
+    case 40: return GPU_NODE;
+    case 50: return GPU_SYSTEM;
+    default: return GPU_UNKNOWN;
+    }
+}
+
+static struct gpu_path path_of(const struct nvml *v, nv_device a, nv_device b, const struct gpu *to) {
+    struct gpu_path p = {.way = GPU_UNKNOWN};
+    int ancestor, status;
+    p.peer = v->p2p && v->p2p(a, b, NV_P2P_READ, &status) == NV_OK && status == 0;
+    bool nvlink = v->p2p && v->p2p(a, b, NV_P2P_NVLINK, &status) == NV_OK && status == 0;
+    if (nvlink || linked_to(v, a, to))
+        p.way = GPU_NVLINK;
+    else if (v->ancestor && v->ancestor(a, b, &ancestor) == NV_OK)
+        p.way = way_of(ancestor);
+    return p;
+}
+
+static void read_paths(const struct nvml *v, const nv_device *d, struct gpus *g) {
+    for (int i = 0; i < g->n; i++)
+        for (int j = 0; j < g->n; j++)
+            g->path[i * g->n + j] = i == j ? (struct gpu_path){GPU_SELF, true} : path_of(v, d[i], d[j], &g->gpu[j]);
+}
+
+static void read_all(const struct nvml *v, struct gpus *g) {
+    unsigned n = 0;
+    if (v->driver && v->driver(g->driver, sizeof g->driver) != NV_OK) g->driver[0] = 0;
+    if (v->cuda && v->cuda(&g->cuda) != NV_OK) g->cuda = 0;
+    int rc = v->count(&n);
+    if (rc != NV_OK || !n) {
+        if (rc != NV_OK)
+            why_not(v, rc, g->why, sizeof g->why);
+        else
+            snprintf(g->why, sizeof g->why,
+                     "the NVIDIA driver finds no GPU; in a container, give it the GPUs (--gpus all)");
+        return;
+    }
+    nv_device *d = mem_zalloc(n, sizeof *d);
+    g->n = (int)n;
+    g->gpu = mem_zalloc(n, sizeof *g->gpu);
+    g->path = mem_zalloc((size_t)n * n, sizeof *g->path);
+    for (unsigned i = 0; i < n; i++) {
+        rc = v->handle(i, &d[i]);
+        if (rc == NV_OK)
+            read_gpu(v, d[i], &g->gpu[i]);
+        else
+            snprintf(g->gpu[i].trouble, sizeof g->gpu[i].trouble, "the driver does not open it: %.80s", v->error(rc));
+    }
+    read_paths(v, d, g);
+    free(d);
+}
+
+void gpus_read(struct gpus *g) {
+    struct nvml v;
+    *g = (struct gpus){0};
+    if (!nvml_open(&v, g->why, sizeof g->why)) return;
+    read_all(&v, g);
+    nvml_close(&v);
+}
+
+void gpus_release(struct gpus *g) {
+    free(g->gpu);
+    free(g->path);
+    *g = (struct gpus){0};
+}
+
+/* ---- words ---- */
+
+const char *gpu_way_name(enum gpu_way way) {
+    static const char *const names[] = {"-",           "NVLink",    "board",          "PCIe switch", "PCIe switches",
+                                        "host bridge", "NUMA node", "across sockets", "unknown"};
+    return names[way];
+}
+
+bool gpus_all_nvlink(const struct gpus *g, int n) {
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++)
+            if (i != j && g->path[i * g->n + j].way != GPU_NVLINK) return false;
+    return true;
+}
