@@ -2,8 +2,8 @@
  *
  * A piece is some tokens of one sequence with the query heads of one KV head. It goes through absolute blocks of 64 positions:
  * scores (a chain over d each), the block's maximum, exponentials, and values (a chain over the 64 positions each); what was
- * there shrinks by exp(old maximum - new). Positions that a row does not see count as zero, so its numbers do not depend on
- * which rows share the block. */
+ * there shrinks by exp(old maximum - new). Positions that a row does not see have probability 0, so its numbers do not depend
+ * on which rows share the block; all that a product with 0 can do is to turn -0 into 0, which is therefore done to every output. */
 
 static const char zeros[HEAD_DIM_MAX * 4];
 
@@ -15,7 +15,7 @@ struct att {
     uint32_t *k, *v;     /* panels of one block: [64 / W][D][W] and [dp / W][64][W] */
     float *q, *s, *acc;  /* [rows, D], [rows, 64], [rows, dp] */
     float *max, *sum;    /* [rows] */
-    int32_t piece;
+    int32_t piece, n_valid; /* positions of the block that exist for some row */
     const char *row[ATT_BLOCK];  /* K rows of the block */
     const char *next[ATT_BLOCK]; /* and of the one after it, for prefetching */
 };
@@ -70,11 +70,12 @@ static void kv_rows(const struct att_job *j, const struct att_piece *p, int32_t 
     for (; i < ATT_BLOCK; i++) row[i] = rest;
 }
 
-/* Find the rows of positions first .. first + 63 (from n_valid on they count as zero), and those that will be read
+/* Find the rows of positions first .. first + 63 (from n_valid on zeros), and those that will be read
  * after them: the next block's, or the first block's of the next piece, which most likely comes to this thread. */
 static void att_rows(struct att *a, int32_t first, int32_t n_valid) {
     const struct att_job *j = a->j;
     struct att_piece after = a->p;
+    a->n_valid = n_valid;
     int32_t from = first + ATT_BLOCK, last = a->p.seq->pos + a->p.t1 - 1;
     if (from > last && a->piece + 1 < j->n_pieces) {
         after = att_piece_at(j, a->piece + 1);
@@ -100,9 +101,9 @@ INLINE const char *v_row(const struct att *a, const char *k_row) { return k_row 
 static void att_pack(struct att *a) {
     const struct att_job *j = a->j;
     const char *const *row = a->row;
-    for (int32_t i = 0; i < ATT_BLOCK; i += W)
+    for (int32_t i = 0; i < a->n_valid; i += W)
         pack_any(kv_kind(j->dtype), a->k + (size_t)i * (size_t)a->d, row + i, 0, a->d, row[i], 0);
-    for (int32_t i = 0; i < ATT_BLOCK; i++) {
+    for (int32_t i = 0; i < a->n_valid; i++) {
         const char *v = v_row(a, row[i]);
         float *to = (float *)(void *)(a->v + (size_t)i * W);
         for (int32_t c = 0; c < a->d; c += W, to += ATT_BLOCK * W)
@@ -112,7 +113,7 @@ static void att_pack(struct att *a) {
 }
 
 static void att_scores(struct att *a, int32_t r0, int32_t rows) {
-    for (int32_t i = 0; i < ATT_BLOCK; i += W)
+    for (int32_t i = 0; i < a->n_valid; i += W)
         tiles(false, rows,
               (struct tile_args){.panel = a->k + (size_t)i * (size_t)a->d, .x = a->q + (size_t)r0 * (size_t)a->d, .ldx = (size_t)a->d,
                                  .steps = a->d, .acc = a->s + (size_t)r0 * ATT_BLOCK + i, .lda = ATT_BLOCK, .zero = true});
@@ -122,14 +123,14 @@ static void att_values(struct att *a, int32_t r0, int32_t rows) {
     for (int32_t c = 0; c < a->dp; c += W)
         tiles(false, rows,
               (struct tile_args){.panel = a->v + (size_t)c * ATT_BLOCK, .x = a->s + (size_t)r0 * ATT_BLOCK, .ldx = ATT_BLOCK,
-                                 .steps = ATT_BLOCK, .acc = a->acc + (size_t)r0 * (size_t)a->dp + c, .lda = (size_t)a->dp});
+                                 .steps = a->n_valid, .acc = a->acc + (size_t)r0 * (size_t)a->dp + c, .lda = (size_t)a->dp});
 }
 
 /* Few rows (decode): K is turned in registers and V used as it lies; the same chains without the panels. */
 static void att_scores_direct(struct att *a) {
     float out[DIRECT_ROWS * DIRECT_COLS];
     const struct slice s = {a->q, (size_t)a->d, 0, a->d};
-    for (int32_t i = 0; i < ATT_BLOCK; i += DIRECT_COLS) {
+    for (int32_t i = 0; i < a->n_valid; i += DIRECT_COLS) {
         struct cols c = {.ahead_on = 0};
         memcpy(c.row, a->row + i, DIRECT_COLS * sizeof *a->row);
         const char *ahead = a->row[i]; /* att_values_m prefetches */
@@ -148,7 +149,7 @@ INLINE void att_values_m(struct att *a, int32_t m, enum dtype t) {
             UNROLL
             for (int32_t b = 0; b < NR; b++) acc[i][b] = v_load(a->acc + (size_t)i * (size_t)a->dp + c + b * L);
         }
-        for (int32_t k = 0; k < ATT_BLOCK; k++) {
+        for (int32_t k = 0; k < a->n_valid; k++) {
             const char *v = elem_at(v_row(a, a->row[k]), t, c);
             att_prefetch(a, k, c, dtype_size(t));
             vf x[NR];
@@ -245,6 +246,8 @@ static void att_block(struct att *a, int32_t first) {
         att_values_direct(a);
     else
         att_values(a, r0, rows);
+    for (int32_t i = n_valid; i < ATT_BLOCK; i++) /* a short block has not prefetched all of the next */
+        for (int32_t c = 0; c < a->d; c += W) att_prefetch(a, i, c, dtype_size(j->dtype));
 }
 
 static void attention(const struct att_job *j, int32_t piece, void *scratch) {
@@ -255,6 +258,6 @@ static void attention(const struct att_job *j, int32_t piece, void *scratch) {
     for (int32_t r = 0; r < a.rows; r++) {
         float *out = j->out + (size_t)(a.p.seq->row + a.p.t0 + r / a.p.n_q) * j->ldo + (size_t)(a.p.q_head + r % a.p.n_q) * (size_t)a.d;
         const float *acc = a.acc + (size_t)r * (size_t)a.dp;
-        for (int32_t c = 0; c < a.d; c += L) v_store_n(out + c, v_load(acc + c) / v_set(a.sum[r]), a.d - c);
+        for (int32_t c = 0; c < a.d; c += L) v_store_n(out + c, v_load(acc + c) / v_set(a.sum[r]) + v_set(0), a.d - c); /* no -0: see above */
     }
 }
