@@ -46,6 +46,12 @@ static size_t xh_elements(const struct dev_shape *s) {
     return rows * (most + K_SLICES_MAX);
 }
 
+/* The same turned: whole blocks of rows, dwords. */
+static size_t xt_elements(const struct dev_shape *s) {
+    size_t rows = (size_t)(s->limits.max_tokens > s->limits.max_seqs ? s->limits.max_tokens : s->limits.max_seqs);
+    return xh_elements(s) / rows * (rows + LANES_MAX);
+}
+
 static size_t scratch_bytes(const struct dev *d, const struct dev_shape *s) {
     size_t most = 0;
     for (int32_t k = 1; k <= K_SLICES_MAX; k *= 2) {
@@ -61,7 +67,7 @@ static void cpu_plan(const struct dev *d, const struct dev_shape *s, size_t *kv_
     size_t w[BUF_COUNT], r[BUF_COUNT], n = 0, T = (size_t)s->limits.max_tokens, S = (size_t)s->limits.max_seqs;
     buffer_sizes(s, w, r);
     for (int i = 0; i < BUF_COUNT; i++) n += align64(w[i] * r[i] * sizeof(float));
-    n += xh_elements(s) * 2 + T * (12 + (size_t)s->head_dim * 4);
+    n += xh_elements(s) * 2 + xt_elements(s) * 4 + T * (12 + (size_t)s->head_dim * 4);
     n += S * ((size_t)table_length(s) * 4 + sizeof(struct sampling) + 2 * sizeof(struct result_row) + sizeof(struct att_seq));
     n += (size_t)d->args.n_threads * (scratch_bytes(d, s) + sampler_bytes(s->vocab));
     *kv_bytes = (size_t)s->n_layers * (size_t)s->n_pages * page_size_bytes(s);
@@ -167,7 +173,7 @@ static void unload(struct dev *d) {
         if (d->scratch) free(d->scratch[t]);
         if (d->samplers) sampler_free(d->samplers[t]);
     }
-    void **all[] = {(void **)&d->vectors, (void **)&d->vector_memory, (void **)&d->xh, (void **)&d->tables,
+    void **all[] = {(void **)&d->vectors, (void **)&d->vector_memory, (void **)&d->xh, (void **)&d->xt, (void **)&d->tables,
                     (void **)&d->sampling, (void **)&d->last, (void **)&d->scratch, (void **)&d->samplers,
                     (void **)&d->token, (void **)&d->pos, (void **)&d->seq_of, (void **)&d->cos,
                     (void **)&d->sin, (void **)&d->att, (void **)&d->pending[0].rows, (void **)&d->pending[1].rows};
@@ -199,6 +205,7 @@ static void allocate(struct dev *d) {
     size_t T = (size_t)s->limits.max_tokens, S = (size_t)s->limits.max_seqs, n_threads = (size_t)d->args.n_threads;
     for (int i = 1; i < BUF_COUNT; i++) d->buf[i] = mem_aligned(64, d->width[i] * d->rows[i] * sizeof(float));
     d->xh = mem_aligned(64, xh_elements(s) * sizeof *d->xh);
+    d->xt = mem_aligned(64, xt_elements(s) * sizeof *d->xt);
     d->table_len = table_length(s);
     d->tables = mem_zalloc(S * (size_t)d->table_len, sizeof *d->tables);
     d->sampling = mem_zalloc(S, sizeof *d->sampling);

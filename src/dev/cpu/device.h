@@ -46,7 +46,8 @@ struct dev {
     float *vector_memory;
     float *buf[BUF_COUNT];
     size_t width[BUF_COUNT], rows[BUF_COUNT];
-    uint16_t *xh;
+    uint16_t *xh; /* a LINEAR's input rounded to bf16 */
+    uint32_t *xt; /* and turned: lin_job.xt */
     char *kv;
     size_t kv_bytes, page_bytes, layer_bytes;
     int32_t *tables, table_len; /* [max_seqs][table_len] */

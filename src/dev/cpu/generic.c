@@ -13,6 +13,7 @@
 #define V_MAX(a, b) v_sel((a) > (b), a, b)
 #define V_ANY(m) any(m)
 #define V_DOT(acc, a, b) (acc)
+#define HALVES 0
 
 INLINE int any(vi m) { return (m[0] | m[1] | m[2] | m[3]) != 0; }
 

@@ -5,12 +5,13 @@
  *   L, NR, MR             lanes of a vector; a register tile is MR rows by NR vectors
  *   DOT                   1: bf16 weights go through V_DOT(acc, pairs, pairs), a dot product of bf16 pairs
  *   V_FMA(a, b, c)        a * b + c, V_MAX(a, b)  a > b ? a : b, V_ANY(m)  is a lane of the mask set
+ *   HALVES                1: V_LOW(a), V_FMA_HALF, V_DOT_HALF: the same on half vectors, and cheaper
  *   turn(row, at, o)      L rows of L dwords from offset `at`, transposed: o[i] lane r = dword i of row r
  *   v_f16_lo, v_f16_hi    the low and high halves of each dword, f16 to f32; v_f16_load, v_f16_store: L numbers
  *
  * The order of every sum is written down here and is the same on each route: a LINEAR output is one chain over k from 0 (lane =
- * output column; weights are turned L rows by L dwords at a time, in registers), whether a few rows take the weights straight
- * from memory (`direct`) or many rows share a packed panel (`packed`). Attention is the same two products on blocks of 64 positions. */
+ * output column, or row of x), whether a few rows take weights that are turned in registers (`direct`), many rows are turned
+ * themselves (`lanes`) or many rows share a panel of turned weights (`packed`). Attention is the same two products on blocks of 64 positions. */
 #include "dev/cpu/half.h"
 #include "dev/cpu/ops.h"
 #include "dev/cpu/sample.h"
@@ -19,6 +20,7 @@
 #include <string.h>
 
 typedef float vfu __attribute__((vector_size(L * 4), aligned(4), may_alias));
+typedef float hfu __attribute__((vector_size(L * 2), aligned(4), may_alias));
 typedef uint32_t vuu __attribute__((vector_size(L * 4), aligned(4), may_alias));
 typedef uint16_t vh __attribute__((vector_size(L * 2)));
 typedef uint16_t vhu __attribute__((vector_size(L * 2), aligned(2), may_alias));
@@ -252,7 +254,38 @@ static int32_t gumbel_next(const float *x, int32_t n, int32_t from, float max, f
     return i;
 }
 
+/* ---- LINEAR, three ways ---- */
+
 #include "dev/cpu/kern_linear.h"
+
+#include "dev/cpu/kern_lanes.h"
+
+static size_t lin_scratch(int32_t chunk_rows, int32_t k_slices) {
+    size_t width = W > DIRECT_COLS ? W : DIRECT_COLS;
+    size_t acc = (size_t)(chunk_rows > DIRECT_ROWS ? chunk_rows : DIRECT_ROWS) * width * (k_slices > 1 ? LEVELS : 1) * 4;
+    return PANEL_BYTES + (acc > LANES_SCRATCH ? acc : LANES_SCRATCH);
+}
+
+static void linear(const struct lin_job *j, int32_t piece, void *scratch) {
+    struct lin_piece p = lin_piece_at(j, piece, STRIP);
+    enum kind kind = kind_of(j->w[p.view].dtype);
+    int32_t rows = p.row1 - p.row0;
+    float *acc = (float *)(void *)((char *)scratch + PANEL_BYTES);
+    if (rows <= DIRECT_ROWS)
+        direct(j, &p, kind, acc);
+    else if (lanes_take(j, &p, kind))
+        lanes(j, &p, kind, acc);
+    else
+        packed(j, &p, kind, scratch, acc);
+}
+
+static void lin_round(uint16_t *xh, const float *x, int32_t k, int32_t k_slices) {
+    int32_t n = k / k_slices;
+    for (int32_t s = 0; s < k_slices; s++, x += n, xh += n + (n & 1)) {
+        store(xh, x, DT_BF16, n);
+        if (n & 1) xh[n] = 0;
+    }
+}
 
 #include "dev/cpu/kern_attention.h"
 
@@ -262,6 +295,9 @@ const struct cpu_ops ISA_TABLE = {
     .strip = STRIP,
     .lin_scratch = lin_scratch,
     .lin_round = lin_round,
+    .lanes = L,
+    .few = DIRECT_ROWS,
+    .lin_turn = lin_turn,
     .linear = linear,
     .att_scratch = att_scratch,
     .attention = attention,

@@ -14,6 +14,7 @@
 #define V_MAX(a, b) ((vf)_mm256_max_ps((__m256)(a), (__m256)(b)))
 #define V_ANY(m) (!_mm256_testz_si256((__m256i)(m), (__m256i)(m)))
 #define V_DOT(acc, a, b) (acc)
+#define HALVES 0
 
 /* Four dwords of eight rows: rows r and r + 4 share a register, one in each half; then two rounds of unpacking. */
 INLINE void turn_4(const char *const *row, int64_t at, vu o[4]) {

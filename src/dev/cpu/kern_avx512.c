@@ -9,5 +9,6 @@
 #include "dev/cpu/vec512.h"
 
 #define V_DOT(acc, a, b) (acc)
+#define V_DOT_HALF(acc, a, b) (acc)
 
 #include "dev/cpu/kern.h"

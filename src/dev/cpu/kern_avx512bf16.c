@@ -9,5 +9,6 @@
 #include "dev/cpu/vec512.h"
 
 #define V_DOT(acc, a, b) ((vf)_mm512_dpbf16_ps((__m512)(acc), (__m512bh)(a), (__m512bh)(b)))
+#define V_DOT_HALF(acc, a, b) ((hf)_mm256_dpbf16_ps((__m256)(acc), (__m256bh)(a), (__m256bh)(b)))
 
 #include "dev/cpu/kern.h"

@@ -1,8 +1,9 @@
 /* kern_linear.h: the part of kern.h that multiplies by weights; included by it alone.
  *
- * Few rows go `direct`: weights are turned in registers and used at once. More rows go `packed`: a panel of W columns by some
- * steps of k is turned into the scratch memory once, and register tiles of MR rows work through it. Both make an output
- * by the same chain: from zero, over k ascending, slices of k apart and then added in the tree. */
+ * Few rows go `direct`: weights are turned in registers and used at once. More rows go through kern_lanes.h where x has been turned
+ * for them, else `packed`: a panel of W columns by some steps of k is turned into the scratch memory once, and register tiles of MR
+ * rows work through it (attention uses them too). All make an output by the same chain: from zero, over k ascending, slices of k
+ * apart and then added in the tree. */
 
 /* Up to W or DIRECT_COLS rows of a weight, as columns of the product; those past the last repeat it and are not stored. */
 struct cols {
@@ -344,29 +345,5 @@ static void packed(const struct lin_job *j, const struct lin_piece *p, enum kind
             top = fold(acc, level, top, s);
         }
         finish(j, p, acc, W, n - p->n0, p->n1 - n < W ? p->n1 - n : W);
-    }
-}
-
-static size_t lin_scratch(int32_t chunk_rows, int32_t k_slices) {
-    size_t width = W > DIRECT_COLS ? W : DIRECT_COLS;
-    return PANEL_BYTES + (size_t)(chunk_rows > DIRECT_ROWS ? chunk_rows : DIRECT_ROWS) * width * (k_slices > 1 ? LEVELS : 1) * 4;
-}
-
-static void linear(const struct lin_job *j, int32_t piece, void *scratch) {
-    struct lin_piece p = lin_piece_at(j, piece, STRIP);
-    enum kind kind = kind_of(j->w[p.view].dtype);
-    int32_t rows = p.row1 - p.row0;
-    float *acc = (float *)(void *)((char *)scratch + PANEL_BYTES);
-    if (rows <= DIRECT_ROWS)
-        direct(j, &p, kind, acc);
-    else
-        packed(j, &p, kind, scratch, acc);
-}
-
-static void lin_round(uint16_t *xh, const float *x, int32_t k, int32_t k_slices) {
-    int32_t n = k / k_slices;
-    for (int32_t s = 0; s < k_slices; s++, x += n, xh += n + (n & 1)) {
-        store(xh, x, DT_BF16, n);
-        if (n & 1) xh[n] = 0;
     }
 }

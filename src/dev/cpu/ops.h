@@ -12,6 +12,7 @@
 struct lin_job {
     const float *x;     /* [T, K], row stride ldx */
     const uint16_t *xh; /* x as bf16 by lin_round, row stride ldxh; needed where a view is bf16 and ops->bf16_dot */
+    const uint32_t *xt; /* x turned by lin_turn, [T / lanes][steps][lanes], a step a number of x or a pair of xh; NULL: not made */
     float *y;           /* [T, N], row stride ldy */
     size_t ldx, ldxh, ldy;
     int32_t rows, k, k_slices; /* T, K */
@@ -47,8 +48,12 @@ struct cpu_ops {
     const char *isa;
     bool bf16_dot;    /* LINEAR with bf16 weights takes its input rounded to bf16 */
     int32_t strip;    /* columns of one LINEAR strip */
+    int32_t lanes;    /* rows of x that are turned together; 0: lin_turn is of no use here */
+    int32_t few;      /* nor is it for so few rows */
     size_t (*lin_scratch)(int32_t chunk_rows, int32_t k_slices);
     void (*lin_round)(uint16_t *xh, const float *x, int32_t k, int32_t k_slices);
+    /* xt[steps][lanes] = `rows` (1 .. lanes) rows of x in dwords, row stride ldx dwords. */
+    void (*lin_turn)(uint32_t *xt, const void *x, size_t ldx, int32_t rows, int32_t steps);
     void (*linear)(const struct lin_job *j, int32_t piece, void *scratch);
     size_t (*att_scratch)(int32_t rows, int32_t head_dim);
     void (*attention)(const struct att_job *j, int32_t piece, void *scratch);
@@ -75,7 +80,7 @@ extern const struct cpu_ops cpu_ops_ref, cpu_ops_generic, cpu_ops_avx2, cpu_ops_
 /* dispatch.c: the table by name; NULL or "auto": the best this machine runs. NULL and an error when unknown or not here. */
 const struct cpu_ops *cpu_ops_find(const char *isa, struct err *e);
 
-enum { ATT_BLOCK = 64, ATT_ROWS = 64, ATT_GROUP = 16, HEAD_DIM_MAX = 512, K_SLICES_MAX = 8 };
+enum { ATT_BLOCK = 64, ATT_ROWS = 64, ATT_GROUP = 16, HEAD_DIM_MAX = 512, K_SLICES_MAX = 8, LANES_MAX = 16 };
 
 /* Elements of one row of xh: every slice is padded to an even count. */
 static inline size_t lin_round_width(int32_t k, int32_t k_slices) {

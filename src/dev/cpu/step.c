@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { SMALL_WORK = 16384, CHUNK_ROWS = 256 };
+enum { SMALL_WORK = 16384, CHUNK_ROWS = 256, TURN_PART = 512 };
 
 /* ---- rows ---- */
 
@@ -44,7 +44,7 @@ struct lin_job step_lin_job(const struct dev *d, const struct lin_args *a) {
     int32_t want = (2 * d->args.n_threads + j.n_strips - 1) / j.n_strips, chunks = (j.rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
     if (chunks < want) chunks = want < (j.rows + 31) / 32 ? want : (j.rows + 31) / 32;
     if (chunks < 1) chunks = 1;
-    j.chunk_rows = (j.rows + chunks - 1) / chunks;
+    j.chunk_rows = ((j.rows + chunks - 1) / chunks + LANES_MAX - 1) / LANES_MAX * LANES_MAX; /* whole blocks of turned rows */
     j.n_chunks = j.chunk_rows ? (j.rows + j.chunk_rows - 1) / j.chunk_rows : 0;
     return j;
 }
@@ -66,10 +66,50 @@ static void lin_piece_run(void *arg, int32_t piece, int32_t thread) {
     j->d->ops->linear(j->job, piece, j->d->scratch[thread]);
 }
 
+/* Many rows are turned for LINEAR, by blocks of rows and parts of K (the slices, or PART numbers). */
+struct turn_job {
+    struct dev *d;
+    const struct lin_job *j;
+    int32_t parts, part;
+};
+
+static void turn_piece(void *arg, int32_t piece, int32_t thread) {
+    (void)thread;
+    struct turn_job *t = arg;
+    const struct lin_job *j = t->j;
+    const struct cpu_ops *ops = t->d->ops;
+    int32_t block = piece / t->parts, k0 = piece % t->parts * t->part, n = j->k - k0 < t->part ? j->k - k0 : t->part;
+    int32_t row0 = block * ops->lanes, rows = j->rows - row0 < ops->lanes ? j->rows - row0 : ops->lanes;
+    const float *x = j->x + (size_t)row0 * j->ldx + k0;
+    size_t steps = j->ldxh ? j->ldxh / 2 : (size_t)j->k;
+    uint32_t *xt = t->d->xt + (size_t)block * steps * (size_t)ops->lanes;
+    if (!j->ldxh) {
+        ops->lin_turn(xt + (size_t)k0 * (size_t)ops->lanes, x, j->ldx, rows, n);
+        return;
+    }
+    size_t at = (size_t)(piece % t->parts) * lin_round_width(t->part, 1);
+    uint16_t *xh = t->d->xh + (size_t)row0 * j->ldxh + at;
+    for (int32_t r = 0; r < rows; r++) ops->lin_round(xh + (size_t)r * j->ldxh, x + (size_t)r * j->ldx, n, 1);
+    ops->lin_turn(xt + at / 2 * (size_t)ops->lanes, xh, j->ldxh / 2, rows, (n + 1) / 2);
+}
+
+/* float16 weights are turned themselves: to broadcast one costs more than to multiply by it. */
+static bool turns(const struct dev *d, const struct lin_job *j) {
+    if (!d->ops->lanes || j->rows <= d->ops->few) return false;
+    for (int i = 0; i < 3; i++)
+        if (j->w[i].data && (j->w[i].dtype == DT_F16 || j->w[i].dtype != j->w[0].dtype)) return false;
+    return true;
+}
+
 void step_linear(struct dev *d, const struct lin_args *a) {
     struct lin_job j = step_lin_job(d, a);
-    if (j.ldxh) {
-        j.xh = d->xh;
+    j.xh = d->xh;
+    if (turns(d, &j)) {
+        struct turn_job t = {d, &j, j.k_slices, j.k / j.k_slices};
+        if (j.k_slices == 1) t.part = TURN_PART, t.parts = (j.k + TURN_PART - 1) / TURN_PART;
+        pool_run(d->pool, turn_piece, &t, (j.rows + d->ops->lanes - 1) / d->ops->lanes * t.parts);
+        j.xt = d->xt;
+    } else if (j.ldxh) {
         step_rows(d, round_row, &j, j.rows, (size_t)j.k);
     }
     pool_run(d->pool, lin_piece_run, &(struct dev_job){d, &j}, j.n_strips * j.n_chunks);

@@ -14,5 +14,6 @@
 typedef float vf __attribute__((vector_size(L * 4)));
 typedef int32_t vi __attribute__((vector_size(L * 4)));
 typedef uint32_t vu __attribute__((vector_size(L * 4)));
+typedef float hf __attribute__((vector_size(L * 2))); /* half a vector */
 
 #endif

@@ -1,0 +1,196 @@
+/* kern_lanes.h: the part of kern.h that multiplies many rows of x by weights; included by it alone.
+ *
+ * Here a lane is a row of x and a weight is broadcast: x is turned once for the whole product (lin_turn) instead of the weights
+ * once for every chunk of rows, and the weights are read as they lie. An output is the same chain over k as in
+ * kern_linear.h, since a product does not depend on the order of its factors. A register tile is LANES_COLS columns by up to LANES_VECS
+ * vectors of rows; a last vector of which at most half is needed is computed at half its width where the instruction set can. */
+
+enum {
+    LANES_VECS = L == 16 ? 3 : 2,
+    LANES_ROWS = LANES_VECS * L,
+    LANES_MOST = 8, /* columns of the widest tile */
+    LANES_SCRATCH = ((STRIP + LANES_MOST) + LEVELS * LANES_MOST) * LANES_ROWS * 4,
+};
+
+/* Enough chains to hide the latency of a multiply-add, few enough to stay in registers. */
+INLINE int32_t lanes_cols(int32_t vecs) { return L == 16 || vecs == 1 ? 8 : 6; }
+
+/* xt[step][L]: up to L rows of x, dwords; missing ones repeat the first. */
+static void lin_turn(uint32_t *xt, const void *x, size_t ldx, int32_t rows, int32_t steps) {
+    const char *row[L];
+    for (int32_t r = 0; r < L; r++) row[r] = (const char *)x + (r < rows ? (size_t)r * ldx * 4 : 0);
+    for (int32_t i = 0; i < steps; i += L) {
+        vu o[L];
+        if (steps - i >= L) {
+            turn(row, (int64_t)i * 4, o);
+            UNROLL
+            for (int32_t q = 0; q < L; q++) *(vuu *)(xt + (size_t)(i + q) * L) = o[q];
+        } else {
+            turn_tail(row, (int64_t)i * 4, (size_t)(steps - i) * 4, o);
+            for (int32_t q = 0; q < steps - i; q++) *(vuu *)(xt + (size_t)(i + q) * L) = o[q];
+        }
+    }
+}
+
+struct lanes {
+    const char *w;  /* the first column's numbers */
+    size_t ldw;     /* bytes from one column to the next */
+    const uint32_t *x;
+    size_t ldx;     /* dwords from one vector of rows to the next */
+    int32_t n_k;
+    float *out;     /* [columns][vectors][L] */
+    const char *ahead; /* prefetched: a line for each line of weights that is used */
+    size_t ahead_on;
+};
+
+INLINE hf half_mac(bool dot, hf acc, hf a, vu w) {
+#if HALVES
+    return dot ? V_DOT_HALF(acc, a, V_LOW(w)) : V_FMA_HALF(a, V_LOW(w), acc);
+#else
+    return (void)dot, (void)a, (void)w, acc;
+#endif
+}
+
+/* One step of k: its weight in all lanes times one row of each vector. */
+INLINE void lanes_mac(bool dot, int32_t full, bool half, vf *acc, hf *rest, const uint32_t *x, size_t ldx, vu w) {
+    UNROLL
+    for (int32_t v = 0; v < full; v++) {
+        vu a = *(const vuu *)(x + (size_t)v * ldx);
+        acc[v] = dot ? V_DOT(acc[v], a, w) : V_FMA((vf)a, (vf)w, acc[v]);
+    }
+    if (half) *rest = half_mac(dot, *rest, *(const hfu *)(const void *)(x + (size_t)full * ldx), w);
+}
+
+/* One dword of every column's weights: `pair` and one more number of k when `both`. */
+INLINE void lanes_dword(enum kind kind, int32_t cols, int32_t full, bool half, vf (*acc)[LANES_VECS], hf *rest, const struct lanes *a,
+                        const char *w, const uint32_t *x, bool both) {
+    UNROLL
+    for (int32_t i = 0; i < cols; i++) {
+        uint32_t d = 0;
+        memcpy(&d, w + (size_t)i * a->ldw, both || kind == KIND_F32 ? 4 : 2);
+        vu s = v_setu(d);
+        if (kind != KIND_BF16) {
+            lanes_mac(kind == KIND_DOT, full, half, acc[i], rest + i, x, a->ldx, s);
+            continue;
+        }
+        lanes_mac(false, full, half, acc[i], rest + i, x, a->ldx, s << 16);
+        if (both) lanes_mac(false, full, half, acc[i], rest + i, x + L, a->ldx, s & v_setu(0xffff0000u));
+    }
+}
+
+INLINE void lanes_tile(enum kind kind, int32_t cols, int32_t full, bool half, const struct lanes *a) {
+    enum { LINE = 16 }; /* dwords */
+    vf acc[LANES_MOST][LANES_VECS];
+    hf rest[LANES_MOST];
+    UNROLL
+    for (int32_t i = 0; i < cols; i++) {
+        UNROLL
+        for (int32_t v = 0; v < full; v++) acc[i][v] = v_set(0);
+        rest[i] = (hf){0};
+    }
+    int32_t dwords = kind == KIND_F32 ? a->n_k : a->n_k / 2;
+    const char *w = a->w, *ahead = a->ahead;
+    const uint32_t *x = a->x;
+    for (int32_t k = 0; k < dwords;) {
+        int32_t end = k + LINE < dwords ? k + LINE : dwords;
+        UNROLL
+        for (int32_t i = 0; i < cols; i++) __builtin_prefetch(ahead + i * 64, 0, 2);
+        ahead += (size_t)cols * 64 * a->ahead_on;
+        for (; k < end; k++, w += 4, x += kind == KIND_BF16 ? 2 * L : L)
+            lanes_dword(kind, cols, full, half, acc, rest, a, w, x, true);
+    }
+    if (kind != KIND_F32 && a->n_k & 1) lanes_dword(kind, cols, full, half, acc, rest, a, w, x, false);
+    UNROLL
+    for (int32_t i = 0; i < cols; i++) {
+        float *out = a->out + (size_t)i * (size_t)(full + half) * L;
+        UNROLL
+        for (int32_t v = 0; v < full; v++) v_store(out + v * L, acc[i][v]);
+        if (half) *(hfu *)(void *)(out + full * L) = rest[i];
+    }
+}
+
+/* `halves` counts half vectors. */
+#define PAIRS (DOT ? KIND_DOT : KIND_BF16)
+#define LANES_CASE(kind, halves)                                                                                       \
+    case halves: lanes_tile(kind, lanes_cols((halves + 1) / 2), halves / 2, halves % 2, a); return;
+
+static void lanes_f32(int32_t halves, const struct lanes *a) {
+    switch (halves) {
+#if HALVES
+        LANES_CASE(KIND_F32, 1) LANES_CASE(KIND_F32, 3) LANES_CASE(KIND_F32, 5)
+#endif
+        LANES_CASE(KIND_F32, 2) LANES_CASE(KIND_F32, 4)
+#if L == 16
+        LANES_CASE(KIND_F32, 6)
+#endif
+    }
+}
+
+static void lanes_bf16(int32_t halves, const struct lanes *a) {
+    switch (halves) {
+#if HALVES
+        LANES_CASE(PAIRS, 1) LANES_CASE(PAIRS, 3) LANES_CASE(PAIRS, 5)
+#endif
+        LANES_CASE(PAIRS, 2) LANES_CASE(PAIRS, 4)
+#if L == 16
+        LANES_CASE(PAIRS, 6)
+#endif
+    }
+}
+
+/* Turned back: out[column][vector][L] to rows of y, with the bias. */
+static void lanes_finish(const struct lin_job *j, const struct lin_piece *p, const float *out, int32_t vecs, int32_t row0, int32_t rows) {
+    const float *bias = j->bias[p->view] ? j->bias[p->view] + p->n0 : NULL;
+    for (int32_t r0 = 0; r0 < rows; r0 += L) {
+        for (int32_t c = 0; c < p->n1 - p->n0; c += L) {
+            const char *from[L];
+            vu o[L];
+            int32_t n = p->n1 - p->n0 - c;
+            for (int32_t i = 0; i < L; i++) from[i] = (const char *)(out + (size_t)(i < n ? c + i : c) * (size_t)(vecs * L) + r0);
+            turn(from, 0, o);
+            float *y = j->y + (size_t)(row0 + r0) * j->ldy + (size_t)(p->col + c);
+            for (int32_t i = 0; i < L && r0 + i < rows; i++, y += j->ldy)
+                v_store_n(y, bias ? (vf)o[i] + v_load_n(bias + c, n) : (vf)o[i], n);
+        }
+    }
+}
+
+/* Rows row0 .. row0 + rows - 1 of a piece, LANES_ROWS at most. */
+static void lanes_rows(const struct lin_job *j, const struct lin_piece *p, enum kind kind, float *scratch, int32_t row0, int32_t rows) {
+    const struct view *w = &j->w[p->view];
+    int32_t vecs = (rows + L - 1) / L, cols = lanes_cols(vecs), halves = 2 * vecs - (HALVES && (rows - 1) % L < L / 2);
+    size_t level = (size_t)(cols * vecs * L), size = dtype_size(w->dtype), stride = (size_t)w->ld * size;
+    int32_t n_k = j->k / j->k_slices, per = kind == KIND_DOT ? (n_k + 1) / 2 : n_k; /* steps of a slice */
+    float *acc = scratch, *out = scratch + LEVELS * level;
+    struct lanes a = {.ldw = stride, .ldx = (size_t)per * (size_t)(j->k_slices * L), .n_k = n_k};
+    const uint32_t *x = j->xt + (size_t)(row0 / L) * a.ldx;
+    a.ahead_on = w->ld == w->k && row0 == p->row0;
+    for (int32_t n = p->n0; n < p->n1; n += cols) {
+        int32_t from = n + cols <= p->n1 ? n : p->n1 - cols; /* the last tile computes some columns again */
+        const char *col = (const char *)w->data + (size_t)from * stride;
+        if (n == p->n0 || !a.ahead_on) a.ahead = a.ahead_on ? col + (size_t)cols * stride : col;
+        for (int32_t s = 0, top = 0; s < j->k_slices; s++) {
+            a.w = col + (size_t)s * (size_t)n_k * size;
+            a.x = x + (size_t)s * (size_t)per * L;
+            a.out = j->k_slices > 1 ? acc + (size_t)top * level : out + (size_t)(from - p->n0) * (size_t)(vecs * L);
+            if (kind == KIND_F32)
+                lanes_f32(halves, &a);
+            else
+                lanes_bf16(halves, &a);
+            a.ahead += (size_t)cols * (size_t)n_k * size * a.ahead_on;
+            if (j->k_slices > 1) top = fold(acc, level, top, s);
+        }
+        if (j->k_slices > 1) memcpy(out + (size_t)(from - p->n0) * (size_t)(vecs * L), acc, level * 4);
+    }
+    lanes_finish(j, p, out, vecs, row0, rows);
+}
+
+/* Is this piece done here? A view narrower than a tile is left to `packed`. */
+INLINE bool lanes_take(const struct lin_job *j, const struct lin_piece *p, enum kind kind) {
+    return j->xt && kind != KIND_F16 && p->n1 - p->n0 >= LANES_MOST;
+}
+
+static void lanes(const struct lin_job *j, const struct lin_piece *p, enum kind kind, float *scratch) {
+    for (int32_t r = p->row0; r < p->row1; r += LANES_ROWS)
+        lanes_rows(j, p, kind, scratch, r, p->row1 - r < LANES_ROWS ? p->row1 - r : LANES_ROWS);
+}
