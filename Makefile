@@ -26,7 +26,7 @@ SRC := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c,$(SRC))
 endif
 # Fuzz targets read bytes from outside; none needs the kernels, which are slow to compile with coverage.
 ifeq ($(VARIANT),fuzzlib)
-SRC := $(filter-out src/dev/cpu/% src/engine/% src/cli/% src/sim/% src/loop.c src/app.c,$(SRC))
+SRC := $(filter-out src/dev/cpu/% src/engine/% src/cli/% src/loop.c src/app.c,$(SRC))
 endif
 OBJ := $(SRC:src/%.c=$(B)/obj/%.o)
 LIBOBJ := $(filter-out $(B)/obj/main.o,$(OBJ))
@@ -90,13 +90,16 @@ THREADED := test_sched test_serve_load test_generate test_dev_pool
 tsan:
 	@$(MAKE) --no-print-directory unit VARIANT=tsan SANITIZER=thread CFLAGS='-O1 -g' UNIT='$(THREADED:%=build/tsan/unit/%)'
 
-# Fuzz targets are libFuzzer programs; every source is compiled again with coverage.
-$(B)/fuzz/%: tests/fuzz/%.c $(SRC) $(wildcard src/*.h src/*/*.h src/*/*/*.h)
-	@$(MAKE) --no-print-directory fuzz-lib VARIANT=fuzzlib CC=clang CFLAGS='-O1 -g -fsanitize=fuzzer-no-link,address,undefined'
+# Fuzz targets are libFuzzer programs; every source is compiled again with coverage, once for all targets.
+ifneq ($(VARIANT),fuzzlib)
+build/fuzzlib/libminisgl.a: FORCE
+	@$(MAKE) --no-print-directory $@ VARIANT=fuzzlib CC=clang \
+		CFLAGS='-O1 -g -fsanitize=fuzzer-no-link,address,undefined'
+endif
+$(B)/fuzz/%: tests/fuzz/%.c build/fuzzlib/libminisgl.a
 	@mkdir -p $(@D)
 	clang $(BASE_CFLAGS) -O1 -g -fsanitize=fuzzer,address,undefined $< build/fuzzlib/libminisgl.a $(LDLIBS) -o $@
-.PHONY: fuzz-lib
-fuzz-lib: $(B)/libminisgl.a
+.PHONY: FORCE
 fuzz: $(FUZZ)
 
 # The same targets with an ordinary main that feeds them their corpus; with SANITIZER=... under that sanitizer.
