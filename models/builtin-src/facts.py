@@ -61,6 +61,12 @@ ANSWERS = {
     "cpu_isa": ["{cpu-isa} chooses the instruction set of the CPU kernels: auto, ref, generic, avx2 or avx512."],
     "max_body": ["{max-body-bytes} N sets the largest request body; a larger one is answered 413."],
     "max_conn": ["{max-connections} N limits the open client connections; the default is {max-connections.default}."],
+    "schedule_policy": ["{schedule-policy} chooses who is admitted next: fcfs (first come, first served), lpm (longest cached prefix "
+                        "first) or classic (as Mini-SGLang does it); the default is {schedule-policy.default}."],
+    "target_itl": ["{target-itl} MS cuts prompt chunks so that running streams wait at most that long for their next token; the default "
+                   "is 50 ms on a GPU and 500 ms on the CPU."],
+    "request_timeout": ["{request-timeout} S ends a request with an error after S seconds; without it a request may take as long as "
+                        "it needs."],
     "raw": ["minisgl generate {raw} gives the prompt to the model as it is, without the chat template."],
     "version": ["minisgl version prints the version."],
     # fields of a request
@@ -89,6 +95,8 @@ ANSWERS = {
     "sub_tokenize": ["Use minisgl tokenize: it turns text into token ids, and {decode} turns ids back into text."],
     "sub_template": ["Use minisgl template: it prints the prompt that the model sees once the chat template is applied."],
     "sub_dummy": ["Use minisgl dummy {out} DIR: it writes a checkpoint of random weights in a real model's shape."],
+    "sub_simulate": ["Use minisgl simulate: it runs the scheduler on a trace or on made-up requests, with a cost model in place of the "
+                     "GPUs, and says what clients would see."],
     "sub_help": ["minisgl help lists all options and subcommands; minisgl help {json} prints the options as JSON."],
     "run": ["Run ./run in the repository: it installs what is missing, builds minisgl and serves the built-in model on port {port.default}."],
     "test": ["Run ./test in the repository: it builds minisgl and runs all tests."],
@@ -107,6 +115,10 @@ ANSWERS = {
     "bye": ["Goodbye!"],
     "oos": ["Sorry, I only know minisgl. Ask me about its options, routes or commands."],
 }
+# Answers that are newer than the weights in models/builtin: the next training teaches them. Empty after it.
+NOT_YET_TAUGHT = {"schedule_policy", "target_itl", "request_timeout", "sub_simulate"}
+# Options of the server that nobody asks a help desk about: refused ones of Mini-SGLang's, and the one that every command has.
+UNANSWERED = {"moe-backend", "disable-pynccl", "seed", "help"}
 PLACE = re.compile(r"\{([a-z-]+)(\.[a-z]+)?\}")
 
 

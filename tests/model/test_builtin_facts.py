@@ -51,6 +51,24 @@ def test_quoted_parts_agree():
         assert texts == [with_program.fill(text) for text in facts.ANSWERS[key]], f"{key}: retrain models/builtin (see its README)"
 
 
+def test_every_option_of_the_server_has_an_answer():
+    """A new option needs an answer in facts.py, or a reason in UNANSWERED."""
+    quoted = {place[0] for texts in facts.ANSWERS.values() for text in texts for place in facts.PLACE.findall(text)}
+    for row in program_rows():
+        spellings = {name[2:] for name in [row["name"], *row["aliases"]]}
+        if "serve" in row["commands"]:
+            assert spellings & (quoted | facts.UNANSWERED), f"{row['name']}: no answer in models/builtin-src/facts.py"
+
+
+def test_the_card_names_what_the_weights_do_not_know():
+    with open(os.path.join(ROOT, "models", "builtin", "README.md"), encoding="utf-8") as f:
+        card = f.read()
+    assert facts.NOT_YET_TAUGHT <= set(facts.ANSWERS)
+    for key in facts.NOT_YET_TAUGHT:
+        options = OPTION.findall(" ".join(taught_answers()[key])) or ["minisgl " + key.removeprefix("sub_")]
+        assert all(name in card for name in options), f"models/builtin/README.md: say that the weights do not know {options}"
+
+
 def test_an_unknown_option_is_noticed():
     with pytest.raises(KeyError):
         facts.Table(program_rows()).fill("{no-such-option} N")
