@@ -150,6 +150,15 @@ static int plan_memory(const struct app *a, const struct options *o, struct room
 
 /* ---- the machinery ---- */
 
+/* Where a launch does all the work before it returns, results of a step would only wait for the next one. */
+static int decide_overlap(const struct app *a, const struct options *o, bool *on, struct err *e) {
+    bool asked = !strcmp(o->overlap, "on");
+    if (asked && o->disable_overlap)
+        return err_input(e, "--overlap on contradicts --disable-overlap-schedule (or MINISGL_DISABLE_OVERLAP_SCHEDULING): leave one out");
+    *on = asked || (!o->disable_overlap && !strcmp(o->overlap, "auto") && engine_async(a->engine));
+    return 0;
+}
+
 static int open_machinery(struct app *a, const struct options *o, struct err *e) {
     if (!strcmp(o->device, "cuda"))
         return err_input(e, "--device cuda: the CUDA backend comes with a later version; this one computes on the CPU");
@@ -166,11 +175,12 @@ static int open_machinery(struct app *a, const struct options *o, struct err *e)
                              .dev = {.n_threads = threads_of(o), .isa = o->cpu_isa}, .limits = sched_limits(&sa),
                              .max_len = room.max_len, .page_size = sa.page_size, .n_pages = room.n_pages,
                              .kv_dtype = a->config.dtype};
-    if (engine_open(&a->engine, &ea, e)) return -1;
+    bool overlap = false;
+    if (engine_open(&a->engine, &ea, e) || decide_overlap(a, o, &overlap, e)) return -1;
     a->max_len = room.max_len;
     a->sched = sched_new(&sa);
-    loop_init(&a->loop, &a->inbox, a->sched, a->engine, &ea.limits, false);
-    log_info("computing on %s", engine_describe(a->engine));
+    loop_init(&a->loop, &a->inbox, a->sched, a->engine, &ea.limits, overlap);
+    log_info("computing on %s%s", engine_describe(a->engine), overlap ? ", overlap scheduling" : "");
     return 0;
 }
 

@@ -1,7 +1,9 @@
 /* loop.h: the scheduler thread: the only place that sees both the scheduler and the engine.
  *
  * One step is five calls in this order (loop_step): drain the inbox, plan, launch, commit, flush. With overlap the
- * commit is of the step before, whose work is done while this one was planned and is running; without it, of this one. */
+ * commit is of the step before, whose work is done while this one was planned and is running; without it, of this one.
+ * It wants a device whose launch returns at once (dev/dev.h): then a step's results leave as soon as it is done. Where
+ * launch does the work itself they would wait for the step after, so there the program leaves overlap off. */
 #ifndef MINISGL_LOOP_H
 #define MINISGL_LOOP_H
 #include "base/err.h"

@@ -76,6 +76,11 @@ static const struct row rows[] = {
      "500 ms on the CPU)", NULL},
     {"request-timeout", "", NULL, INT, AT(request_timeout), 1, 604800, "S", "auto", CMD_SERVE,
      "seconds after which a request is ended with an error (default: none)", NULL},
+    {"overlap", "", NULL, CHOICE, AT(overlap), 0, 0, "auto|on|off", "auto", CMD_RUNS | CMD_SIMULATE,
+     "overlap scheduling: plan and start the next step while one runs; `auto`: on a GPU. On the CPU a step is over before "
+     "the next can start, so that `on` only makes answers later, by a step", NULL},
+    {"disable-overlap-schedule", "", "MINISGL_DISABLE_OVERLAP_SCHEDULING", FLAG, AT(disable_overlap), 0, 0, NULL, NULL,
+     CMD_RUNS, "the same as --overlap off; in the environment 1 or 0", NULL},
     {"cache-type", "", NULL, CHOICE, AT(cache_type), 0, 0, "radix|naive", "radix", CMD_RUNS | CMD_SIMULATE,
      "prefix cache: `radix` keeps the beginnings that requests share, `naive` keeps none", NULL},
     {"attention-backend", "attn", NULL, TEXT, AT(attention), 0, 0, "PREFILL,DECODE", "auto", CMD_RUNS,
@@ -117,8 +122,6 @@ static const struct row rows[] = {
      "requests of a real service: Mooncake's or Qwen-Bailian's JSON lines, or Azure's CSV (default: made-up requests)", NULL},
     {"gpu", "", NULL, CHOICE, AT(gpu), 0, 0, "h100|h200", "h200", CMD_SIMULATE, "the GPU to count with", NULL},
     {"gpus", "", NULL, INT, AT(gpus), 1, 64, "N", "1", CMD_SIMULATE, "how many of them share the model", NULL},
-    {"overlap", "", NULL, CHOICE, AT(overlap), 0, 0, "on|off", "on", CMD_SIMULATE,
-     "whether the next step is planned while one runs, as the server does", NULL},
     {"rate-scale", "", NULL, REAL, AT(rate_scale), 0.001, 1000, "FACTOR", "1", CMD_SIMULATE,
      "requests come so many times as fast as the trace says", NULL},
     {"requests", "", NULL, INT, AT(sim_requests), 1, 10000000, "N", "auto", CMD_SIMULATE,
@@ -173,10 +176,23 @@ static int set_number(struct options *o, const struct row *r, const char *value,
     return 0;
 }
 
+/* value: NULL on the command line, where naming it is enough. */
+static int set_flag(bool *at, const char *value, const char *as, struct err *e) {
+    static const char *const words[] = {"0", "1", "false", "true", "no", "yes", "off", "on"};
+    for (size_t i = 0; value && i < sizeof words / sizeof *words; i++)
+        if (same(value, words[i])) {
+            *at = i & 1;
+            return 0;
+        }
+    if (value) return err_input(e, "%s: expected 1 or 0, found '%s'", as, value);
+    *at = true;
+    return 0;
+}
+
 static int set(struct options *o, const struct row *r, const char *value, const char *as, struct err *e) {
     void *at = (char *)o + r->at;
     switch (r->kind) {
-    case FLAG: *(bool *)at = true; return 0;
+    case FLAG: return set_flag(at, value, as, e);
     case TEXT:
         if (!*value) return err_input(e, "%s: the value is empty", as);
         *(const char **)at = value;

@@ -35,7 +35,7 @@ struct options {
     int64_t target_itl, request_timeout, max_connections, max_body, seed, shard_bytes;
     int64_t gpus, sim_requests, max_tokens, input_length, output_length; /* simulate */
     double memory_ratio, rate_scale, rate, shared_prefix;
-    bool dummy_weight, shell, disable_pynccl, decode, special, json, markdown, fields, raw, help;
+    bool dummy_weight, shell, disable_pynccl, disable_overlap, decode, special, json, markdown, fields, raw, help;
     const char *positional; /* generate: the prompt; help: a subcommand */
 };
 

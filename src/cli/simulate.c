@@ -72,7 +72,7 @@ static int set_up(const struct options *o, struct config *c, struct cost *cost, 
                                    .radix = !strcmp(o->cache_type, "radix")};
     a->cost = cost;
     a->max_tokens = (int32_t)o->max_tokens;
-    a->overlap = !strcmp(o->overlap, "on");
+    a->overlap = strcmp(o->overlap, "off") != 0;
     a->host = HOST_NS;
     if (cost_init(cost, c, gpu_find(o->gpu), (int32_t)o->gpus, e) || size_pool(o, c, cost, &a->sched, e)) {
         config_release(c);
@@ -99,7 +99,7 @@ static void print_page(const struct options *o, const struct sim_args *a, const 
     if (r->n_refused) printf(" (%d more are longer than %d tokens)", r->n_refused, a->sched.max_len);
     printf(", %.1f prompt and %.1f answer tokens each\n", share((double)r->prompt_tokens, r->n_requests),
            share((double)r->output_tokens, r->n_requests));
-    printf("policy %s, cache %s, overlap %s, load x%g\n\n", o->policy, o->cache_type, o->overlap, o->rate_scale);
+    printf("policy %s, cache %s, overlap %s, load x%g\n\n", o->policy, o->cache_type, a->overlap ? "on" : "off", o->rate_scale);
     printf("  time                       %9.1f s, device busy %.1f %%, %llu steps\n", r->seconds, 100 * r->busy,
            (unsigned long long)r->steps);
     printf("  throughput                 %9.1f answer tokens/s, %.1f with prompts, %.2f requests/s\n",
@@ -128,7 +128,7 @@ static void print_json(const struct options *o, const struct sim_args *a, const 
         "{s:s,s:s,s:i,s:s,s:s,s:s,s:f, s:i,s:i,s:i,s:i, s:f,s:f,s:I,s:f,s:f,s:f, s:o,s:o, "
         "s:f,s:f,s:I,s:I,s:I,s:I,s:f,s:i,s:f,s:i,s:f}",
         "model", o->model, "gpu", c->gpu->name, "gpus", c->n_gpus, "policy", o->policy, "cache", o->cache_type,
-        "overlap", o->overlap, "rate_scale", o->rate_scale, "page_size", a->sched.page_size, "pages",
+        "overlap", a->overlap ? "on" : "off", "rate_scale", o->rate_scale, "page_size", a->sched.page_size, "pages",
         a->sched.n_pages - 1, "requests", r->n_requests, "refused", r->n_refused, "seconds", r->seconds, "busy",
         r->busy, "steps", (json_int_t)r->steps, "output_tokens_per_second", (double)r->output_tokens / r->seconds,
         "tokens_per_second", (double)(r->output_tokens + r->prompt_tokens) / r->seconds, "requests_per_second",

@@ -135,6 +135,7 @@ struct dev_maker {
     uint32_t abi;
     const char *build_id; /* must equal the program's own */
     const char *name;     /* "cpu", "cuda" */
+    bool async;           /* launch returns before the step is done */
 
     int (*open)(struct dev **out, const struct dev_args *args, struct err *e);
     void (*close)(struct dev *d);

@@ -59,6 +59,8 @@ void engine_close(struct engine *g) {
     free(g);
 }
 
+bool engine_async(const struct engine *g) { return g->maker->async; }
+
 const char *engine_describe(const struct engine *g) { return g->maker->describe(g->dev); }
 
 int engine_launch(struct engine *g, const struct batch *b, struct err *e) {

@@ -23,6 +23,7 @@ struct engine;
 
 int engine_open(struct engine **out, const struct engine_args *args, struct err *e);
 void engine_close(struct engine *g);
+bool engine_async(const struct engine *g); /* launch returns before the step is done: overlap scheduling pays */
 const char *engine_describe(const struct engine *g); /* for the log; lives as long as the engine */
 
 /* Start a step; b stays unchanged until its result was collected. At most two are under way. */

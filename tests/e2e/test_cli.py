@@ -93,6 +93,23 @@ def test_dummy_checkpoint_goes_round(tmp_path):
     assert run("dummy", "--model", BUILTIN, "--out", tmp_path / "d").returncode == 2
 
 
+def test_overlap_is_an_option_and_an_environment_variable(monkeypatch):
+    def said(*options):
+        r = run("generate", "a", *options)
+        return r.returncode, "overlap scheduling" in r.stderr, r.stderr
+    assert said()[:2] == (0, False)  # a CPU's launch does the work: nothing would overlap
+    assert said("--overlap", "on")[:2] == (0, True)
+    assert said("--overlap", "off")[:2] == said("--disable-overlap-schedule")[:2] == (0, False)
+    monkeypatch.setenv("MINISGL_DISABLE_OVERLAP_SCHEDULING", "1")
+    assert said()[:2] == (0, False)
+    code, _, text = said("--overlap", "on")
+    assert code == 2 and "MINISGL_DISABLE_OVERLAP_SCHEDULING" in text
+    monkeypatch.setenv("MINISGL_DISABLE_OVERLAP_SCHEDULING", "0")
+    assert said("--overlap", "on")[:2] == (0, True)
+    monkeypatch.setenv("MINISGL_DISABLE_OVERLAP_SCHEDULING", "perhaps")
+    assert said()[0] == 2
+
+
 def test_help_names_every_option():
     table = json.loads(run("help", "--json").stdout)
     text = run("--help").stdout

@@ -85,6 +85,18 @@ static void environment_is_checked_like_the_command_line(void **state) {
     assert_int_equal(parse(CMD_SERVE, ""), -1);
     assert_non_null(strstr(e.text, "LOG_LEVEL"));
     unsetenv("LOG_LEVEL");
+    static const struct {
+        const char *value;
+        bool right, on;
+    } flags[] = {{"1", true, true},   {"true", true, true}, {"YES", true, true}, {"0", true, false},
+                 {"False", true, false}, {"", true, false},    {"2", false, false}, {"maybe", false, false}};
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        setenv("MINISGL_DISABLE_OVERLAP_SCHEDULING", flags[i].value, 1);
+        assert_int_equal(options_parse(&o, CMD_SERVE, 1, (char *[]){"minisgl"}, &e) == 0, flags[i].right);
+        if (flags[i].right) assert_int_equal(o.disable_overlap, flags[i].on);
+        else assert_non_null(strstr(e.text, "MINISGL_DISABLE_OVERLAP_SCHEDULING: expected 1 or 0"));
+    }
+    unsetenv("MINISGL_DISABLE_OVERLAP_SCHEDULING");
 }
 
 int main(void) {
