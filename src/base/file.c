@@ -1,5 +1,5 @@
-/* file.c: see file.h. The only state is the list of mapped ranges, which the SIGBUS handler reads. Refuses everything that is not a regular file: a FIFO would hang the start and
- * /dev/zero never ends. */
+/* file.c: see file.h. The only state is the list of mapped ranges, which the SIGBUS handler reads. Refuses everything
+ * that is not a regular file: a FIFO would hang the start and /dev/zero never ends. */
 #include "base/file.h"
 
 #include "base/mem.h"
@@ -81,8 +81,10 @@ static void range_drop(const char *data) {
     pthread_mutex_lock(&ranges_lock);
     struct range *r = atomic_load(&ranges), *before = NULL;
     while (r && r->data != data) before = r, r = r->next;
-    if (r && before) before->next = r->next;
-    else if (r) atomic_store(&ranges, r->next);
+    if (r && before)
+        before->next = r->next;
+    else if (r)
+        atomic_store(&ranges, r->next);
     pthread_mutex_unlock(&ranges_lock);
     free(r);
 }

@@ -14,7 +14,8 @@ int cmd_generate(int argc, char **argv) {
     if (app_open(&app, &o, &e)) return cli_fail(&e);
     struct cli_front front;
     cli_front_init(&front, &app, &o);
-    struct generate_args args = {.front = &front.front, .in = stdin, .out = stdout, .prompt = o.positional, .raw = o.raw};
+    struct generate_args args = {
+        .front = &front.front, .in = stdin, .out = stdout, .prompt = o.positional, .raw = o.raw};
     e.kind = ERR_NONE;
     int rc = generate_run(&args, &e);
     app_close(&app);

@@ -34,10 +34,14 @@ static struct line *start(struct run *r, json_t *body, const struct api_err *bad
     struct line *l = mem_zalloc(1, sizeof *l);
     job_init(&l->job, r->args->front);
     l->job.owner = l;
-    if (bad) l->err = *bad;
-    else if (job_prepare(&l->job, r->tmp, ROUTE_GENERATE, body, &l->err)) return l;
-    else if (l->job.par.stream) api_fail(&l->err, 400, "stream", "stream has no meaning here; leave it out");
-    else if (!job_submit(&l->job, &r->box)) api_fail(&l->err, 503, NULL, "the scheduler has ended");
+    if (bad)
+        l->err = *bad;
+    else if (job_prepare(&l->job, r->tmp, ROUTE_GENERATE, body, &l->err))
+        return l;
+    else if (l->job.par.stream)
+        api_fail(&l->err, 400, "stream", "stream has no meaning here; leave it out");
+    else if (!job_submit(&l->job, &r->box))
+        api_fail(&l->err, 503, NULL, "the scheduler has ended");
     return l;
 }
 
@@ -49,15 +53,15 @@ static void add_line(struct run *r, struct line *l) {
 static void read_line(struct run *r, const char *text, size_t n) {
     struct api_err bad = {0};
     json_t *body = NULL;
-    if (n > LINE_MAX_BYTES) api_fail(&bad, 413, NULL, "a line must have at most %d bytes", LINE_MAX_BYTES);
-    else body = json_read(text, n, &bad);
+    if (n > LINE_MAX_BYTES)
+        api_fail(&bad, 413, NULL, "a line must have at most %d bytes", LINE_MAX_BYTES);
+    else
+        body = json_read(text, n, &bad);
     add_line(r, start(r, body, bad.status ? &bad : NULL));
     json_decref(body);
 }
 
-static bool is_blank(const char *s, size_t n) {
-    return strspn(s, " \t\r\n") >= n;
-}
+static bool is_blank(const char *s, size_t n) { return strspn(s, " \t\r\n") >= n; }
 
 static int read_lines(struct run *r, struct err *e) {
     char *text = NULL;
@@ -91,8 +95,10 @@ static void write_line(struct run *r, struct line *l) {
     struct buf b;
     buf_init(&b, (size_t)1 << 30);
     if (!l->err.status) job_error(&l->job, &l->err);
-    if (l->err.status) api_err_json(&b, &l->err);
-    else reply_whole(&b, &l->job);
+    if (l->err.status)
+        api_err_json(&b, &l->err);
+    else
+        reply_whole(&b, &l->job);
     r->n_bad += l->err.status != 0;
     for (int i = 0; i < l->job.n_choices; i++) r->n_tokens += l->job.choices[i].n_counted;
     buf_addc(&b, '\n');

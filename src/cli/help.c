@@ -51,8 +51,9 @@ int cmd_help(int argc, char **argv) {
     static const struct {
         const char *name;
         unsigned command;
-    } subs[] = {{"serve", CMD_SERVE}, {"generate", CMD_GENERATE}, {"tokenize", CMD_TOKENIZE},
-                {"template", CMD_TEMPLATE}, {"dummy", CMD_DUMMY}, {"simulate", CMD_SIMULATE}, {"doctor", CMD_DOCTOR}, {"help", CMD_HELP}};
+    } subs[] = {{"serve", CMD_SERVE},       {"generate", CMD_GENERATE}, {"tokenize", CMD_TOKENIZE},
+                {"template", CMD_TEMPLATE}, {"dummy", CMD_DUMMY},       {"simulate", CMD_SIMULATE},
+                {"doctor", CMD_DOCTOR},     {"help", CMD_HELP}};
     struct options o;
     struct err e;
     if (options_parse(&o, CMD_HELP, argc, argv, &e)) return cli_fail(&e);
@@ -66,9 +67,13 @@ int cmd_help(int argc, char **argv) {
             return cli_fail(&e);
         }
     }
-    if (o.fields) print_fields();
-    else if (o.json) options_json(stdout);
-    else if (o.markdown) options_markdown(stdout);
-    else options_help(stdout, command, usage);
+    if (o.fields)
+        print_fields();
+    else if (o.json)
+        options_json(stdout);
+    else if (o.markdown)
+        options_markdown(stdout);
+    else
+        options_help(stdout, command, usage);
     return 0;
 }

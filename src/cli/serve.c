@@ -1,9 +1,9 @@
 /* serve.c: `minisgl [serve]`: bind the port, load the model, serve until a signal. */
+#include "serve/serve.h"
 #include "app.h"
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/front.h"
-#include "serve/serve.h"
 #include "version.h"
 
 #include <signal.h>
@@ -34,9 +34,14 @@ int cmd_serve(int argc, char **argv) {
     if (o.help) return cli_help(CMD_SERVE);
     cli_begin(&o);
     static struct app app; /* its stats outlive every thread */
-    struct serve_args args = {.host = o.host, .port = (int)o.port, .api_key = o.api_key, .version = MINISGL_VERSION,
-                              .text_threads = (int)o.num_tokenizer, .stats = &app.stats,
-                              .limits = {.body = (size_t)o.max_body, .connections = (int)o.max_connections,
+    struct serve_args args = {.host = o.host,
+                              .port = (int)o.port,
+                              .api_key = o.api_key,
+                              .version = MINISGL_VERSION,
+                              .text_threads = (int)o.num_tokenizer,
+                              .stats = &app.stats,
+                              .limits = {.body = (size_t)o.max_body,
+                                         .connections = (int)o.max_connections,
                                          .max_waiting = (int)o.max_queued}};
     if (!(serving = serve_open(&args, &e))) return cli_fail(&e);
     /* The port answers 503 while the model loads, so that a load balancer sees a server that starts. */

@@ -1,7 +1,7 @@
 /* dummy.h: the numbers of dummy weights, as a pure function of (seed, tensor name, element of the whole tensor).
  *
- * A table of 65536 + 1024 values is drawn once per seed: sums of twelve uniform numbers, scaled to a standard deviation of
- * 0.02. Each 1024 elements of a tensor are a window of it, at a place that hashes from seed, name and block. So a
+ * A table of 65536 + 1024 values is drawn once per seed: sums of twelve uniform numbers, scaled to a standard deviation
+ * of 0.02. Each 1024 elements of a tensor are a window of it, at a place that hashes from seed, name and block. So a
  * row's elements differ, ranks that hold parts of a tensor agree, and filling is as fast as copying. */
 #ifndef MINISGL_MODEL_DUMMY_H
 #define MINISGL_MODEL_DUMMY_H

@@ -24,7 +24,8 @@ const json_t *fields_get(const struct fields *f, const char *key); /* NULL when 
 int32_t fields_int(struct fields *f, const char *key, int32_t fallback, int32_t min, int32_t max);
 int32_t fields_int_required(struct fields *f, const char *key, int32_t min, int32_t max);
 bool fields_bool(struct fields *f, const char *key, bool fallback);
-double fields_number(struct fields *f, const char *key, double fallback, double min, double max); /* finite, inclusive */
+/* finite; min and max are allowed */
+double fields_number(struct fields *f, const char *key, double fallback, double min, double max);
 const char *fields_string(struct fields *f, const char *key, const char *fallback); /* lives as long as the object */
 const json_t *fields_object(struct fields *f, const char *key);
 const json_t *fields_array(struct fields *f, const char *key);

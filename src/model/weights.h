@@ -1,9 +1,9 @@
 /* weights.h: the model's weights, bound once by a strict table: field, tensor name, shape, dtype, shard axis.
  *
- * A missing tensor, one that belongs nowhere (tied lm_head copies and rotary inv_freq buffers are known and let pass), a wrong
- * shape or dtype: one sentence that names it. Each tensor may be float32, float16 or bfloat16, whatever the others are.
- * Views point into the mapping (or, for dummy weights, into memory that this module made); nothing is copied, but for a
- * tensor that lies unaligned in its file. A rank's views cover its own shard only:
+ * A missing tensor, one that belongs nowhere (tied lm_head copies and rotary inv_freq buffers are known and let pass),
+ * a wrong shape or dtype: one sentence that names it. Each tensor may be float32, float16 or bfloat16, whatever the
+ * others are. Views point into the mapping (or, for dummy weights, into memory that this module made); nothing is
+ * copied, but for a tensor that lies unaligned in its file. A rank's views cover its own shard only:
  *   axis N  rows of q, k, v, gate, up, embed_tokens, lm_head: rows [rank * n/ranks, ...); KV heads are replicated when
  *           ranks > n_kv_heads
  *   axis K  columns of o_proj, down_proj: views with ld = the whole K (dummy weights: ld = the rank's K)
@@ -41,20 +41,23 @@ struct weights {
 };
 
 /* Bind to an open checkpoint, which must outlive the weights. */
-int weights_bind(struct weights *w, const struct config *c, const struct checkpoint *from, struct shard shard, struct err *e);
+int weights_bind(struct weights *w, const struct config *c, const struct checkpoint *from, struct shard shard,
+                 struct err *e);
 /* Random weights from the config alone: normal-like with standard deviation 0.02 (norms 1), the same for the same
  * seed, tensor name and element whatever the shard; memory is filled by n_threads. */
-int weights_dummy(struct weights *w, const struct config *c, struct shard shard, uint64_t seed, int n_threads, struct err *e);
+int weights_dummy(struct weights *w, const struct config *c, struct shard shard, uint64_t seed, int n_threads,
+                  struct err *e);
 void weights_release(struct weights *w);
 
-/* Touch every page of the weights so that the first request does not wait for the disk; calls progress (may be NULL) now
- * and then (bytes done, bytes in all, base name of the file), from any of the n_threads readers, one call at a time. */
+/* Touch every page of the weights so that the first request does not wait for the disk; calls progress (may be NULL)
+ * now and then (bytes done, bytes in all, base name of the file), from any of the n_threads readers, one call at a
+ * time. */
 void weights_prefetch(const struct checkpoint *from, int n_threads,
                       void (*progress)(void *arg, size_t done, size_t all, const char *file), void *arg);
 
-/* Write a whole checkpoint folder with the weights of weights_dummy(seed): config.json copied, model.safetensors in shards
- * of at most shard_bytes (0: one file; a larger tensor has a shard to itself) with an index when more than one, tokenizer
- * files copied when the source folder has them. out_dir is made; it must not have anything in it. */
+/* Write a whole checkpoint folder with the weights of weights_dummy(seed): config.json copied, model.safetensors in
+ * shards of at most shard_bytes (0: one file; a larger tensor has a shard to itself) with an index when more than one,
+ * tokenizer files copied when the source folder has them. out_dir is made; it must not have anything in it. */
 int dummy_write(const char *model_dir, const char *out_dir, uint64_t seed, size_t shard_bytes, struct err *e);
 
 #endif

@@ -77,7 +77,8 @@ not (1 and 0)
 '{} {0}'.format(1)
 '{x.a} {x[b]}'.format(x=d)
 '{:>8}|{:<8}|{:^8}|{:*^8}'.format('a', 'b', 'c', 'd')
-'{:08.3f} {:+d} {:,} {:_} {:x} {:#b} {:e} {:g} {:%}'.format(3.14159, 5, 1234567, 1234567, 255, 5, 12345.678, 0.00001, 0.256)
+'{:08.3f} {:+d} {:,} {:_} {:x}'.format(3.14159, 5, 1234567, 1234567, 255)
+'{:#b} {:e} {:g} {:%}'.format(5, 12345.678, 0.00001, 0.256)
 '{:.3}'.format('abcdef')
 '{:.3}'.format(3.14159)
 '{:.3}'.format(1234567.0)
@@ -206,7 +207,8 @@ s.replace('l', 'L') ~ s.replace('l', 'L', 1) ~ s.replace('', '-') ~ 'aaa'.replac
 '-'.join([1])
 '5'.zfill(3) ~ '-5'.zfill(4) ~ 'a'.center(4) ~ 'a'.center(5) ~ 'ab'.center(5) ~ 'a'.ljust(3, '*') ~ 'a'.rjust(3, '*')
 'prefix-x'.removeprefix('prefix-') ~ 'x.txt'.removesuffix('.txt')
-'1²'.isdigit() ~ '1²'.isdecimal() ~ '½'.isnumeric() ~ 'aß'.isalpha() ~ 'a1'.isalnum() ~ ''.isalpha() ~ ' '.isspace() ~ 'A b'.istitle() ~ 'Ab'.istitle()
+'1²'.isdigit() ~ '1²'.isdecimal() ~ '½'.isnumeric() ~ 'aß'.isalpha() ~ 'a1'.isalnum() ~ ''.isalpha()
+' '.isspace() ~ 'A b'.istitle() ~ 'Ab'.istitle()
 'a\tb'.expandtabs() ~ 'a\tb'.expandtabs(2)
 'x'.encode('utf8')
 'x'.nope()
@@ -227,10 +229,13 @@ html|urlencode ~ {'a b': 'c&d', 'é': 1}|urlencode ~ 'a/b c'|urlencode
 s|center(21) ~ '|' ~ s|indent ~ lines|indent(2, true) ~ lines|indent('> ', blank=true)
 s|truncate(5) ~ s|truncate(5, true) ~ s|truncate(8, true, '~') ~ s|truncate(9, leeway=0) ~ s|truncate(2)
 s|wordcount ~ u|wordcount
-'The quick brown-fox jumps over the lazy dog'|wordwrap(10) ~ 'abcdefghij'|wordwrap(3) ~ 'a b'|wordwrap(1, wrapstring='|')
-'42'|int ~ '4.7'|int ~ 'x'|int ~ 'x'|int(-1) ~ '0x1f'|int(base=16) ~ 'ff'|int(0, 16) ~ ' 12 '|int ~ '1_0'|int ~ 4.9|int ~ -4.9|int ~ true|int ~ none|int
+'The quick brown-fox jumps over the lazy dog'|wordwrap(10) ~ 'abcdefghij'|wordwrap(3)
+'a b'|wordwrap(1, wrapstring='|')
+'42'|int ~ '4.7'|int ~ 'x'|int ~ 'x'|int(-1) ~ '0x1f'|int(base=16) ~ 'ff'|int(0, 16) ~ ' 12 '|int ~ '1_0'|int
+4.9|int ~ -4.9|int ~ true|int ~ none|int
 '1.5'|float ~ 'x'|float ~ 'x'|float(2.0) ~ 'inf'|float ~ 'nan'|float ~ '1e3'|float ~ none|float ~ 3|float
-1.5|round ~ 2.5|round ~ 2.675|round(2) ~ 42.55|round(1, 'floor') ~ 42.55|round(1, 'ceil') ~ 1234|round(-2) ~ 5|round ~ 25|round(-1) ~ 15|round(-1)
+1.5|round ~ 2.5|round ~ 2.675|round(2) ~ 42.55|round(1, 'floor') ~ 42.55|round(1, 'ceil') ~ 1234|round(-2)
+5|round ~ 25|round(-1) ~ 15|round(-1)
 1.5|round('x')
 -3|abs ~ -3.5|abs ~ true|abs
 'a'|abs
@@ -242,11 +247,13 @@ d|dictsort ~ d|dictsort(true) ~ {'b': 1, 'a': 2}|dictsort(by='value') ~ d|dictso
 d|dictsort(by='x')
 sl|unique|list ~ sl|unique(case_sensitive=true)|list ~ rows|unique(attribute='age')|list
 rows|groupby('age') ~ rows|groupby('nope', default='z')
-rows|map(attribute='name')|join(', ') ~ rows|map(attribute='x', default='-')|list ~ sl|map('upper')|list ~ [1.5, 2.5]|map('round')|list ~ sl|map('replace', 'a', 'z')|list
+rows|map(attribute='name')|join(', ') ~ rows|map(attribute='x', default='-')|list ~ sl|map('upper')|list
+[1.5, 2.5]|map('round')|list ~ sl|map('replace', 'a', 'z')|list
 rows|map('nope')|list
 rows|map|list
 l|select('odd')|list ~ l|reject('odd')|list ~ ml|select|list ~ l|select('gt', 1)|list ~ l|select('in', [1, 2])|list
-rows|selectattr('age', 'gt', 26)|map(attribute='name')|list ~ rows|rejectattr('tags')|list ~ rows|selectattr('nope')|list
+rows|selectattr('age', 'gt', 26)|map(attribute='name')|list ~ rows|rejectattr('tags')|list
+rows|selectattr('nope')|list
 messages|selectattr('role', 'equalto', 'user')|list|length
 l|select('nope')|list
 l|batch(2)|list ~ l|batch(2, 'x')|list ~ range(7)|slice(3)|list ~ range(7)|slice(3, 'x')|list ~ l|batch(0)|list
@@ -261,22 +268,28 @@ l|reverse|list ~ d|reverse|list ~ l|map('string')|reverse|list
 l|attr('x') ~ d|attr('items') is callable ~ d|attr('a')
 d|tojson ~ ml|tojson ~ u|tojson ~ u|tojson(ensure_ascii=true) ~ html|tojson
 rows|tojson(indent=2)
-rows[0]|tojson(indent=0) ~ []|tojson(indent=2) ~ {}|tojson(indent=2) ~ d|tojson(separators=(',', ':')) ~ {'b': 1, 'a': 2}|tojson(sort_keys=true) ~ [1]|tojson(indent='\t')
+rows[0]|tojson(indent=0) ~ []|tojson(indent=2) ~ {}|tojson(indent=2) ~ d|tojson(separators=(',', ':'))
+{'b': 1, 'a': 2}|tojson(sort_keys=true) ~ [1]|tojson(indent='\t')
 {1: 2, 1.5: 3, true: 4, none: 5}|tojson
 {(1, 2): 3}|tojson
 undef|tojson
 range(3)|tojson
 (1, 2)|tojson ~ 1e20|tojson ~ 0.1|tojson ~ 'a\x1f\x7f"\\/'|tojson
 [1e400, -1e400]|tojson
-1000|filesizeformat ~ 1|filesizeformat ~ 1500000|filesizeformat ~ 1024|filesizeformat(true) ~ 1e30|filesizeformat ~ 0|filesizeformat
+1000|filesizeformat ~ 1|filesizeformat ~ 1500000|filesizeformat ~ 1024|filesizeformat(true)
+1e30|filesizeformat ~ 0|filesizeformat
 {'a': 1, 'b': none, 'c': '<'}|xmlattr
 {'a b': 1}|xmlattr
 '%s %s'|format(1, 'a') ~ '%(x)s'|format(x=1)
 '%s'|format(1, x=2)
-1 is odd ~ 2 is even ~ 9 is divisibleby 3 ~ 9 is divisibleby(2) ~ none is none ~ 1 is number ~ true is number ~ true is integer ~ 1.0 is float ~ 'a' is string
-[] is sequence ~ {} is mapping ~ 'a' is iterable ~ 1 is iterable ~ range is callable ~ 1 is sameas 1 ~ true is sameas true ~ 'a' is lower ~ 'A' is upper ~ '1' is lower
-1 is eq 1 ~ 1 is ne(2) ~ 1 is lt 2 ~ 'a' is in 'abc' ~ 'trim' is filter ~ 'nope' is filter ~ 'odd' is test ~ 1 is not odd ~ not 1 is odd
-d.items() is sequence ~ d.items() is iterable ~ l|map('upper') is iterable ~ l|map('upper') is sequence ~ undef is sequence ~ undef is iterable ~ undef is callable
+1 is odd ~ 2 is even ~ 9 is divisibleby 3 ~ 9 is divisibleby(2) ~ none is none ~ 1 is number ~ true is number
+true is integer ~ 1.0 is float ~ 'a' is string
+[] is sequence ~ {} is mapping ~ 'a' is iterable ~ 1 is iterable ~ range is callable ~ 1 is sameas 1
+true is sameas true ~ 'a' is lower ~ 'A' is upper ~ '1' is lower
+1 is eq 1 ~ 1 is ne(2) ~ 1 is lt 2 ~ 'a' is in 'abc' ~ 'trim' is filter ~ 'nope' is filter ~ 'odd' is test
+1 is not odd ~ not 1 is odd
+d.items() is sequence ~ d.items() is iterable ~ l|map('upper') is iterable ~ l|map('upper') is sequence
+undef is sequence ~ undef is iterable ~ undef is callable
 1 is foo
 1|foo
 1 if 0 else 2|foo
@@ -364,47 +377,246 @@ rows|map(attribute='tags.0')|list
 """.strip("\n").split("\n")
 
 TEMPLATES = ["{{ " + e + " }}" for e in EXPRESSIONS if e != "'a" and e != "b'"] + [
-    "", "\n", "a\n", "a\n\n", "a\r\nb\rc\r\n", "{{ 'a\nb' }}", "{{ 'a\r\nb' }}",
-    "{% for x in l %}{{ x }}{% endfor %}", "{% for x in l %}{{ x }}{% else %}e{% endfor %}", "{% for x in [] %}{{ x }}{% else %}e{% endfor %}",
-    "{% for x in l if x > 1 %}{{ loop.index }}{{ x }}{{ loop.length }}{% endfor %}", "{% for x in l if loop.index > 1 %}{{ x }}{% endfor %}",
+    "",
+    "\n",
+    "a\n",
+    "a\n\n",
+    "a\r\nb\rc\r\n",
+    "{{ 'a\nb' }}",
+    "{{ 'a\r\nb' }}",
+    "{% for x in l %}{{ x }}{% endfor %}",
+    "{% for x in l %}{{ x }}{% else %}e{% endfor %}",
+    "{% for x in [] %}{{ x }}{% else %}e{% endfor %}",
+    "{% for x in l if x > 1 %}{{ loop.index }}{{ x }}{{ loop.length }}{% endfor %}",
+    "{% for x in l if loop.index > 1 %}{{ x }}{% endfor %}",
     "{% for x in l %}{% for y in l %}{{ loop.index }}{% endfor %}{{ loop.index }}{% endfor %}",
     "{% for x in l %}{% set outer = loop %}{% for y in l %}{{ outer.index }}{{ loop.index }} {% endfor %}{% endfor %}",
-    "{% for x in l %}{{ loop.index }} {{ loop.index0 }} {{ loop.revindex }} {{ loop.revindex0 }} {{ loop.first }} {{ loop.last }} {{ loop.length }} {{ loop.depth }} {{ loop.depth0 }}|{% endfor %}",
-    "{% for x in l %}{{ loop.previtem }}-{{ loop.nextitem }} {% endfor %}", "{% for x in l %}{{ loop.previtem.x }}{% endfor %}",
-    "{% for x in sl %}{{ loop.cycle('a', 'b') }}{{ loop.changed(x) }}{{ loop.changed(1) }}{% endfor %}", "{% for x in [1, 1, 2, 2, 1] %}{% if loop.changed(x) %}{{ x }}{% endif %}{% endfor %}",
-    "{% for x in l %}{{ loop }}{% endfor %}", "{% for x in l|map('string') %}{{ loop.last }}{{ loop.length }}{{ loop.revindex }}{% endfor %}", "{% for x in l|map('string') %}{{ loop.nextitem }}{% endfor %}",
-    "{% for k, v in d.items() %}{{ k }}={{ v }},{% endfor %}", "{% for k in d %}{{ k }}{% endfor %}", "{% for a, b in [[1, 2], (3, 4), 'xy'] %}{{ a }}{{ b }}{% endfor %}", "{% for a, b in [[1]] %}{% endfor %}",
-    "{% for (a, b), c in [((1, 2), 3)] %}{{ a }}{{ b }}{{ c }}{% endfor %}", "{% for a, b in [1] %}{% endfor %}", "{% for c in u %}{{ c }}.{% endfor %}", "{% for x in 5 %}{% endfor %}", "{% for x in none %}{% endfor %}", "{% for x in undef %}{% else %}e{% endfor %}",
-    "{% for x in l %}{% if x == 1 %}{% continue %}{% endif %}{{ x }}{% endfor %}", "{% for x in l %}{% if x == 1 %}{% break %}{% endif %}{{ x }}{% endfor %}", "{% for x in l %}{% break %}{% else %}e{% endfor %}", "{% for x in l %}{% continue %}{% else %}e{% endfor %}",
-    "{% for x in l %}{% set y %}a{% break %}{% endset %}{% endfor %}{{ y }}", "{% for x in l %}{% with %}{% continue %}{% endwith %}{% endfor %}", "{% for x in l %}{% macro m() %}{% break %}{% endmacro %}{% endfor %}", "{% break %}", "{% if 1 %}{% continue %}{% endif %}",
-    "{% for x in [1, [2, [3, 4]]] recursive %}{{ loop(x) if x is iterable else x }}{{ loop.depth }}{% endfor %}", "{% for x in l %}{{ loop(l) }}{% endfor %}", "{% for x in [[], [1]] recursive %}<{{ loop(x) if x is iterable else x }}>{% else %}none{% endfor %}",
-    "{% set x = 1 %}{% for i in l %}{% set x = i %}{% endfor %}{{ x }}", "{% set x = 1 %}{% for i in l %}{{ x }}{% set x = i %}{{ x }} {% endfor %}", "{% for i in l %}{% set z2 = i %}{% endfor %}{{ z2 }}", "{% for i in l %}{% if loop.first %}{% set q = i %}{% endif %}{{ q }}{% endfor %}",
-    "{% for i in l %}{% endfor %}{{ i }}", "{% for s in l %}{{ s }}{% endfor %}{{ s }}", "{% for loop in l %}{% endfor %}", "{% for x in l %}{% set loop = 1 %}{% endfor %}", "{% set loop = 5 %}{{ loop }}",
-    "{% if 0 %}{% set x = 1 %}{% endif %}{{ x }}", "{% if 0 %}{% set s = 1 %}{% endif %}{{ s }}", "{% if 1 %}{% set s = 1 %}{% endif %}{{ s }}", "{{ s }}{% set s = 1 %}{{ s }}", "{% set s = s ~ '!' %}{{ s }}", "{% set s %}[{{ s }}]{% endset %}{{ s }}",
-    "{% set a, b = 1, 2 %}{{ a }}{{ b }}", "{% set a, b = [1, 2] %}{{ a }}{{ b }}", "{% set a, b = 1 %}", "{% set a, b = 1, 2, 3 %}", "{% set (a, b) = (1, 2) %}{{ a }}{{ b }}", "{% set a = 1, 2 %}{{ a }}", "{% set 1 = 2 %}", "{% set true = 2 %}", "{% set a.b = 1 %}", "{% set a['b'] = 1 %}", "{% set a %}", "{% set a = %}",
-    "{% set ns = namespace(a=1) %}{% set ns.a = 2 %}{% set ns.b = 3 %}{{ ns.a }}{{ ns.b }}{{ ns.c }}{{ ns }}", "{% set d.x = 1 %}", "{% set ns = namespace() %}{% set ns.a, ns.b = 1, 2 %}{{ ns.a }}{{ ns.b }}", "{% set ns = namespace(x=[]) %}{% for i in l %}{% set ns.x = ns.x + [i] %}{% endfor %}{{ ns.x }}", "{% set ns = namespace(a=1) %}{{ ns['a'] }}{{ ns['b'] }}{{ ns.a is defined }}{{ ns|tojson }}",
+    "{% for x in l %}{{ loop.index }} {{ loop.index0 }} {{ loop.revindex }} {{ loop.revindex0 }} {{ loop.first }}"
+    " {{ loop.last }} {{ loop.length }} {{ loop.depth }} {{ loop.depth0 }}|{% endfor %}",
+    "{% for x in l %}{{ loop.previtem }}-{{ loop.nextitem }} {% endfor %}",
+    "{% for x in l %}{{ loop.previtem.x }}{% endfor %}",
+    "{% for x in sl %}{{ loop.cycle('a', 'b') }}{{ loop.changed(x) }}{{ loop.changed(1) }}{% endfor %}",
+    "{% for x in [1, 1, 2, 2, 1] %}{% if loop.changed(x) %}{{ x }}{% endif %}{% endfor %}",
+    "{% for x in l %}{{ loop }}{% endfor %}",
+    "{% for x in l|map('string') %}{{ loop.last }}{{ loop.length }}{{ loop.revindex }}{% endfor %}",
+    "{% for x in l|map('string') %}{{ loop.nextitem }}{% endfor %}",
+    "{% for k, v in d.items() %}{{ k }}={{ v }},{% endfor %}",
+    "{% for k in d %}{{ k }}{% endfor %}",
+    "{% for a, b in [[1, 2], (3, 4), 'xy'] %}{{ a }}{{ b }}{% endfor %}",
+    "{% for a, b in [[1]] %}{% endfor %}",
+    "{% for (a, b), c in [((1, 2), 3)] %}{{ a }}{{ b }}{{ c }}{% endfor %}",
+    "{% for a, b in [1] %}{% endfor %}",
+    "{% for c in u %}{{ c }}.{% endfor %}",
+    "{% for x in 5 %}{% endfor %}",
+    "{% for x in none %}{% endfor %}",
+    "{% for x in undef %}{% else %}e{% endfor %}",
+    "{% for x in l %}{% if x == 1 %}{% continue %}{% endif %}{{ x }}{% endfor %}",
+    "{% for x in l %}{% if x == 1 %}{% break %}{% endif %}{{ x }}{% endfor %}",
+    "{% for x in l %}{% break %}{% else %}e{% endfor %}",
+    "{% for x in l %}{% continue %}{% else %}e{% endfor %}",
+    "{% for x in l %}{% set y %}a{% break %}{% endset %}{% endfor %}{{ y }}",
+    "{% for x in l %}{% with %}{% continue %}{% endwith %}{% endfor %}",
+    "{% for x in l %}{% macro m() %}{% break %}{% endmacro %}{% endfor %}",
+    "{% break %}",
+    "{% if 1 %}{% continue %}{% endif %}",
+    "{% for x in [1, [2, [3, 4]]] recursive %}{{ loop(x) if x is iterable else x }}{{ loop.depth }}{% endfor %}",
+    "{% for x in l %}{{ loop(l) }}{% endfor %}",
+    "{% for x in [[], [1]] recursive %}<{{ loop(x) if x is iterable else x }}>{% else %}none{% endfor %}",
+    "{% set x = 1 %}{% for i in l %}{% set x = i %}{% endfor %}{{ x }}",
+    "{% set x = 1 %}{% for i in l %}{{ x }}{% set x = i %}{{ x }} {% endfor %}",
+    "{% for i in l %}{% set z2 = i %}{% endfor %}{{ z2 }}",
+    "{% for i in l %}{% if loop.first %}{% set q = i %}{% endif %}{{ q }}{% endfor %}",
+    "{% for i in l %}{% endfor %}{{ i }}",
+    "{% for s in l %}{{ s }}{% endfor %}{{ s }}",
+    "{% for loop in l %}{% endfor %}",
+    "{% for x in l %}{% set loop = 1 %}{% endfor %}",
+    "{% set loop = 5 %}{{ loop }}",
+    "{% if 0 %}{% set x = 1 %}{% endif %}{{ x }}",
+    "{% if 0 %}{% set s = 1 %}{% endif %}{{ s }}",
+    "{% if 1 %}{% set s = 1 %}{% endif %}{{ s }}",
+    "{{ s }}{% set s = 1 %}{{ s }}",
+    "{% set s = s ~ '!' %}{{ s }}",
+    "{% set s %}[{{ s }}]{% endset %}{{ s }}",
+    "{% set a, b = 1, 2 %}{{ a }}{{ b }}",
+    "{% set a, b = [1, 2] %}{{ a }}{{ b }}",
+    "{% set a, b = 1 %}",
+    "{% set a, b = 1, 2, 3 %}",
+    "{% set (a, b) = (1, 2) %}{{ a }}{{ b }}",
+    "{% set a = 1, 2 %}{{ a }}",
+    "{% set 1 = 2 %}",
+    "{% set true = 2 %}",
+    "{% set a.b = 1 %}",
+    "{% set a['b'] = 1 %}",
+    "{% set a %}",
+    "{% set a = %}",
+    "{% set ns = namespace(a=1) %}{% set ns.a = 2 %}{% set ns.b = 3 %}{{ ns.a }}{{ ns.b }}{{ ns.c }}{{ ns }}",
+    "{% set d.x = 1 %}",
+    "{% set ns = namespace() %}{% set ns.a, ns.b = 1, 2 %}{{ ns.a }}{{ ns.b }}",
+    "{% set ns = namespace(x=[]) %}{% for i in l %}{% set ns.x = ns.x + [i] %}{% endfor %}{{ ns.x }}",
+    "{% set ns = namespace(a=1) %}{{ ns['a'] }}{{ ns['b'] }}{{ ns.a is defined }}{{ ns|tojson }}",
     "{% set ns = namespace(found=false) %}{% for i in l if not ns.found %}{% set ns.found = true %}{{ i }}{% endfor %}",
-    "{% macro m(a, b=2) %}{{ a }}-{{ b }}{% endmacro %}{{ m(1) }} {{ m(1, 3) }} {{ m(b=1, a=2) }} {{ m() }}", "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, 2) }}", "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(b=2) }}", "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, a=2) }}", "{% macro m() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, x=3) }}",
-    "{% macro m(a=1, b) %}{% endmacro %}", "{% macro m(a, a) %}{% endmacro %}", "{% macro m(a, b=a) %}{{ b }}{% endmacro %}{{ m(5) }}", "{% macro m(a=s) %}{{ a }}{% endmacro %}{{ m() }}", "{% macro m(a) %}{{ a is defined }}{% endmacro %}{{ m() }}", "{% macro m(a) %}{{ a.x }}{% endmacro %}{{ m() }}",
-    "{% macro m() %}{{ s }}{% endmacro %}{{ m() }}", "{% macro m() %}{{ x }}{% endmacro %}{% set x = 1 %}{{ m() }}{% set x = 2 %}{{ m() }}", "{% macro m() %}{% set s = 1 %}{{ s }}{% endmacro %}{{ m() }}{{ s }}", "{% for i in l %}{% macro m() %}{{ i }}{% endmacro %}{{ m() }}{% endfor %}", "{{ m() }}{% macro m() %}x{% endmacro %}", "{% macro m(n) %}{{ n }}{% if n %}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(3) }}",
-    "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}x{% endmacro %}{{ a() }}", "{% macro m(a, b=1) %}{{ caller is defined }}{% endmacro %}{{ m.name }}{{ m.arguments }}{{ m.catch_kwargs }}{{ m.catch_varargs }}{{ m.caller }}{{ m }}", "{% if 1 %}{% macro m() %}x{% endmacro %}{% endif %}{{ m() }}", "{% macro m() %}{{ i }}{% endmacro %}{% with i = 99 %}{{ m() }}{% endwith %}",
-    "{% macro m() %}<{{ caller() }}>{% endmacro %}{% call m() %}x{{ s }}{% endcall %}", "{% macro m(l) %}{% for i in l %}{{ caller(i) }}{% endfor %}{% endmacro %}{% call(x) m(l) %}[{{ x }}]{% endcall %}", "{% macro m() %}x{% endmacro %}{% call m() %}y{% endcall %}", "{% macro m() %}{{ caller() }}{% endmacro %}{{ m() }}", "{% call x %}{% endcall %}", "{% call range(3) %}{% endcall %}",
-    "{% macro m(caller) %}{{ caller() }}{% endmacro %}{% call m() %}x{% endcall %}", "{% macro m(caller=none) %}{{ caller() if caller else 'no' }}{% endmacro %}{{ m() }}{% call m() %}x{% endcall %}",
-    "{% filter upper %}a{{ s }}{% endfilter %}", "{% filter replace('a', 'b')|upper %}a{% endfilter %}", "{% filter length %}a{% endfilter %}", "{% filter nope %}a{% endfilter %}", "{% set x | upper %}abc{% endset %}{{ x }}", "{% set x | length %}abc{% endset %}{{ x + 1 }}", "{% filter indent(2) %}a\nb{% endfilter %}",
-    "{% with a = 1, b = 2 %}{{ a }}{{ b }}{% endwith %}{{ a }}", "{% set a = 5 %}{% with a = 1, b = a %}{{ a }}{{ b }}{% endwith %}{{ a }}", "{% with %}{% set q = 1 %}{{ q }}{% endwith %}{{ q }}", "{% with a = 1 %}{% set s = a %}{{ s }}{% endwith %}{{ s }}", "{% with a, b = (1, 2) %}{{ a }}{{ b }}{% endwith %}",
-    "{% raw %}{{ x }}{% if %}{% endraw %}", "{% raw %}\n  a\n{% endraw %}\nb", "{%- raw -%}  a  {%- endraw -%}  b", "{% raw %}", "{% raw %}x", "{% endraw %}", "a {# c #} b", "a {#- c -#} b", "{# a\nb #}\nx", "{# unclosed", "{#", "{##}", "{#-#}x", "{#--#}x", "a\n  {# c #}\nb", "a\n  {#+ c +#}\nb",
-    "  {% if 1 %}\n  a\n  {% endif %}\n  b", "  {%- if 1 -%}\n  a\n  {%- endif -%}\n  b", "  {%+ if 1 +%}\n  a\n  {%+ endif +%}\n  b", "a  {% if 1 %} b {% endif %}  c", "a\n\n  {{- s }}  \n{{ s -}}\n  b", "  {{ s }}\n", "\t{% set x = 1 %}\n\n{{ x }}", "a{% if 1 %}\n\nb{% endif %}", "{% if 1 -%}\n x {%- endif %}", "x {%- if 1 %} y {%- endif %} z", "\n  {% if 1 %}x{% endif %}", "{% if 1 %}x{% endif %}  {% if 1 %}y{% endif %}\n", "a\n {{ 1 }} {% if 1 %}\n{% endif %}",
-    "{{1}}{{-1}}{{- 1}}{{+1}}{{ 1 +}}", "{{ {'a': {'b': 1}}['a']['b'] }}", "{{ {'a': {'b': 1}}}}", "{{ '}}' }}{{ '%}' }}{% if '%}' %}x{% endif %}", "{{ 1 }} }} %} #}", "{ { x } }", "{{{ 1 }}}", "{{ [1, 2][0] }}", "{% if (1) %}x{% endif %}", "{{", "{%", "{{ 1", "{% if 1", "{% if 1 %}", "{% endif %}", "{% else %}", "{% if %}{% endif %}", "{% if 1 %}{% endfor %}", "{% for %}{% endfor %}", "{% for x l %}{% endfor %}", "{% for x in %}{% endfor %}", "{% nope %}", "{% 1 %}", "{{ }}", "{% %}",
-    "{% if 0 %}a{% elif 1 %}b{% else %}c{% endif %}", "{% if 0 %}a{% elif 0 %}b{% elif none %}c{% else %}d{% endif %}", "{% if l %}{% if not el %}x{% endif %}{% endif %}", "{% if 1: %}x{% endif %}", "{% for x in l: %}x{% endfor %}", "{% if undef %}x{% else %}y{% endif %}", "{% if undef.x %}x{% endif %}", "{% if 1 %}{{ 1|nope }}{% endif %}", "{% if 0 %}{{ 1|nope }}{% endif %}", "{% if 0 %}{% for x in l %}{{ 1|nope }}{% endfor %}{% endif %}", "{% if 0 %}{{ 1 is nope }}{% endif %}x",
-    "{% print 1, 'a' %}", "{% print %}", "{% block a %}x{{ s }}{% endblock %}", "{% block a %}{% endblock a %}", "{% block a %}{% endblock b %}", "{% block a %}{% endblock %}{% block a %}{% endblock %}", "{% set q = 1 %}{% block a %}{{ q }}{% endblock %}", "{% for x in l %}{% block a %}{{ x }}{% endblock %}{% endfor %}", "{% for x in l %}{% block a scoped %}{{ x }}{{ loop.index }}{% endblock %}{% endfor %}", "{% block a-b %}{% endblock %}", "{% block a required %}{% endblock %}",
-    "{% include 'x' %}", "{% include 'x' ignore missing %}", "{% import 'x' as y %}", "{% from 'x' import y %}", "{% extends 'x' %}", "{% if 0 %}{% include 'x' %}{% endif %}", "{% if 0 %}{% import 'x' as y with context %}{% from 'x' import a, b as c without context %}{% endif %}ok", "{% from 'x' import _y %}",
-    "{% generation %}a{{ s }}{% endgeneration %}", "{% generation %}{% set s = 1 %}{{ s }}{% endgeneration %}{{ s }}", "{% for x in l %}{% generation %}{{ x }}{% endgeneration %}{% endfor %}", "{% for x in l %}{% generation %}{% break %}{% endgeneration %}{% endfor %}", "{%- generation -%} a {%- endgeneration -%}",
-    "{% autoescape true %}{{ html }}{{ html|safe }}{% endautoescape %}{{ html }}", "{% do 1 %}", "{% trans %}{% endtrans %}", "{% set j = joiner(', ') %}{% for x in l %}{{ j() }}{{ x }}{% endfor %}", "{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.next() }}{{ c.next() }}{{ c.current }}{{ c.reset() }}{{ c.current }}",
-    "{% for g in rows|groupby('age') %}{{ g.grouper }}:{{ g.list|length }}{{ g[0] }}{% for n, xs in [g] %}{{ n }}{{ xs|map(attribute='name')|join('+') }}{% endfor %} {% endfor %}", "{% set x = l|map('string') %}{{ x|list }}{{ x|list }}", "{% set x = l|map('nope') %}ok", "{% set g = l|map('string') %}{% for x in g %}{{ x }}{% break %}{% endfor %}{{ g|list }}",
-    "{% for m in messages %}{{ '<|' + m['role'] + '|>\\n' }}{% if m.content is string %}{{ m.content }}{% elif m.content is none %}{{ m.tool_calls|tojson }}{% endif %}{{ '<|end|>\\n' }}{% endfor %}",
-    "{% for m in messages %}{%- if loop.first and messages[0]['role'] != 'system' -%}x{%- endif -%}{{ m.role }}{{ '\\n' if not loop.last }}{% endfor %}", "{%- for index in range(messages|length - 1, -1, -1) -%}{{ messages[index].role }},{%- endfor -%}",
-    "{% set content = messages[0]['content'] if messages[0]['role'] == 'system' else '' %}{{ content }}", "{% if not tools is defined %}{% set tools = none %}{% endif %}{{ tools is none }}", "{% if tools is not none and tools is defined %}x{% endif %}", "{%- if tools is iterable and tools|length > 0 %}x{% endif %}",
-    "{% if messages[0].role == 'system' %}{% set loop_messages = messages[1:] %}{% else %}{% set loop_messages = messages %}{% endif %}{{ loop_messages|length }}", "{{ raise_exception('Roles must alternate: ' ~ messages[0].role) }}", "{% set x = raise_exception('a') if 0 else 1 %}{{ x }}",
-    "{{ '\\n'.join(rows|map(attribute='name')) }}", "{% set ns = namespace(is_first=true, out='') %}{% for m in messages %}{% if ns.is_first %}{% set ns.is_first = false %}{% else %}{% set ns.out = ns.out ~ ',' %}{% endif %}{% set ns.out = ns.out ~ m.role %}{% endfor %}{{ ns.out }}",
-    "{% macro render(x, depth=0) %}{% if x is mapping %}{ {%- for k, v in x.items() %}{{ k }}:{{ render(v, depth + 1) }}{% if not loop.last %},{% endif %}{% endfor -%} }{% elif x is string %}\"{{ x }}\"{% elif x is iterable %}[{% for v in x %}{{ render(v) }};{% endfor %}]{% else %}{{ x }}{% endif %}{% endmacro %}{{ render(messages) }}",
+    "{% macro m(a, b=2) %}{{ a }}-{{ b }}{% endmacro %}{{ m(1) }} {{ m(1, 3) }} {{ m(b=1, a=2) }} {{ m() }}",
+    "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, 2) }}",
+    "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(b=2) }}",
+    "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, a=2) }}",
+    "{% macro m() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, x=3) }}",
+    "{% macro m(a=1, b) %}{% endmacro %}",
+    "{% macro m(a, a) %}{% endmacro %}",
+    "{% macro m(a, b=a) %}{{ b }}{% endmacro %}{{ m(5) }}",
+    "{% macro m(a=s) %}{{ a }}{% endmacro %}{{ m() }}",
+    "{% macro m(a) %}{{ a is defined }}{% endmacro %}{{ m() }}",
+    "{% macro m(a) %}{{ a.x }}{% endmacro %}{{ m() }}",
+    "{% macro m() %}{{ s }}{% endmacro %}{{ m() }}",
+    "{% macro m() %}{{ x }}{% endmacro %}{% set x = 1 %}{{ m() }}{% set x = 2 %}{{ m() }}",
+    "{% macro m() %}{% set s = 1 %}{{ s }}{% endmacro %}{{ m() }}{{ s }}",
+    "{% for i in l %}{% macro m() %}{{ i }}{% endmacro %}{{ m() }}{% endfor %}",
+    "{{ m() }}{% macro m() %}x{% endmacro %}",
+    "{% macro m(n) %}{{ n }}{% if n %}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(3) }}",
+    "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}x{% endmacro %}{{ a() }}",
+    "{% macro m(a, b=1) %}{{ caller is defined }}{% endmacro %}{{ m.name }}{{ m.arguments }}{{ m.catch_kwargs }}{"
+    "{ m.catch_varargs }}{{ m.caller }}{{ m }}",
+    "{% if 1 %}{% macro m() %}x{% endmacro %}{% endif %}{{ m() }}",
+    "{% macro m() %}{{ i }}{% endmacro %}{% with i = 99 %}{{ m() }}{% endwith %}",
+    "{% macro m() %}<{{ caller() }}>{% endmacro %}{% call m() %}x{{ s }}{% endcall %}",
+    "{% macro m(l) %}{% for i in l %}{{ caller(i) }}{% endfor %}{% endmacro %}{% call(x) m(l) %}[{{ x }}]{% endcall %}",
+    "{% macro m() %}x{% endmacro %}{% call m() %}y{% endcall %}",
+    "{% macro m() %}{{ caller() }}{% endmacro %}{{ m() }}",
+    "{% call x %}{% endcall %}",
+    "{% call range(3) %}{% endcall %}",
+    "{% macro m(caller) %}{{ caller() }}{% endmacro %}{% call m() %}x{% endcall %}",
+    "{% macro m(caller=none) %}{{ caller() if caller else 'no' }}{% endmacro %}{{ m() }}{% call m() %}x{% endcall %}",
+    "{% filter upper %}a{{ s }}{% endfilter %}",
+    "{% filter replace('a', 'b')|upper %}a{% endfilter %}",
+    "{% filter length %}a{% endfilter %}",
+    "{% filter nope %}a{% endfilter %}",
+    "{% set x | upper %}abc{% endset %}{{ x }}",
+    "{% set x | length %}abc{% endset %}{{ x + 1 }}",
+    "{% filter indent(2) %}a\nb{% endfilter %}",
+    "{% with a = 1, b = 2 %}{{ a }}{{ b }}{% endwith %}{{ a }}",
+    "{% set a = 5 %}{% with a = 1, b = a %}{{ a }}{{ b }}{% endwith %}{{ a }}",
+    "{% with %}{% set q = 1 %}{{ q }}{% endwith %}{{ q }}",
+    "{% with a = 1 %}{% set s = a %}{{ s }}{% endwith %}{{ s }}",
+    "{% with a, b = (1, 2) %}{{ a }}{{ b }}{% endwith %}",
+    "{% raw %}{{ x }}{% if %}{% endraw %}",
+    "{% raw %}\n  a\n{% endraw %}\nb",
+    "{%- raw -%}  a  {%- endraw -%}  b",
+    "{% raw %}",
+    "{% raw %}x",
+    "{% endraw %}",
+    "a {# c #} b",
+    "a {#- c -#} b",
+    "{# a\nb #}\nx",
+    "{# unclosed",
+    "{#",
+    "{##}",
+    "{#-#}x",
+    "{#--#}x",
+    "a\n  {# c #}\nb",
+    "a\n  {#+ c +#}\nb",
+    "  {% if 1 %}\n  a\n  {% endif %}\n  b",
+    "  {%- if 1 -%}\n  a\n  {%- endif -%}\n  b",
+    "  {%+ if 1 +%}\n  a\n  {%+ endif +%}\n  b",
+    "a  {% if 1 %} b {% endif %}  c",
+    "a\n\n  {{- s }}  \n{{ s -}}\n  b",
+    "  {{ s }}\n",
+    "\t{% set x = 1 %}\n\n{{ x }}",
+    "a{% if 1 %}\n\nb{% endif %}",
+    "{% if 1 -%}\n x {%- endif %}",
+    "x {%- if 1 %} y {%- endif %} z",
+    "\n  {% if 1 %}x{% endif %}",
+    "{% if 1 %}x{% endif %}  {% if 1 %}y{% endif %}\n",
+    "a\n {{ 1 }} {% if 1 %}\n{% endif %}",
+    "{{1}}{{-1}}{{- 1}}{{+1}}{{ 1 +}}",
+    "{{ {'a': {'b': 1}}['a']['b'] }}",
+    "{{ {'a': {'b': 1}}}}",
+    "{{ '}}' }}{{ '%}' }}{% if '%}' %}x{% endif %}",
+    "{{ 1 }} }} %} #}",
+    "{ { x } }",
+    "{{{ 1 }}}",
+    "{{ [1, 2][0] }}",
+    "{% if (1) %}x{% endif %}",
+    "{{",
+    "{%",
+    "{{ 1",
+    "{% if 1",
+    "{% if 1 %}",
+    "{% endif %}",
+    "{% else %}",
+    "{% if %}{% endif %}",
+    "{% if 1 %}{% endfor %}",
+    "{% for %}{% endfor %}",
+    "{% for x l %}{% endfor %}",
+    "{% for x in %}{% endfor %}",
+    "{% nope %}",
+    "{% 1 %}",
+    "{{ }}",
+    "{% %}",
+    "{% if 0 %}a{% elif 1 %}b{% else %}c{% endif %}",
+    "{% if 0 %}a{% elif 0 %}b{% elif none %}c{% else %}d{% endif %}",
+    "{% if l %}{% if not el %}x{% endif %}{% endif %}",
+    "{% if 1: %}x{% endif %}",
+    "{% for x in l: %}x{% endfor %}",
+    "{% if undef %}x{% else %}y{% endif %}",
+    "{% if undef.x %}x{% endif %}",
+    "{% if 1 %}{{ 1|nope }}{% endif %}",
+    "{% if 0 %}{{ 1|nope }}{% endif %}",
+    "{% if 0 %}{% for x in l %}{{ 1|nope }}{% endfor %}{% endif %}",
+    "{% if 0 %}{{ 1 is nope }}{% endif %}x",
+    "{% print 1, 'a' %}",
+    "{% print %}",
+    "{% block a %}x{{ s }}{% endblock %}",
+    "{% block a %}{% endblock a %}",
+    "{% block a %}{% endblock b %}",
+    "{% block a %}{% endblock %}{% block a %}{% endblock %}",
+    "{% set q = 1 %}{% block a %}{{ q }}{% endblock %}",
+    "{% for x in l %}{% block a %}{{ x }}{% endblock %}{% endfor %}",
+    "{% for x in l %}{% block a scoped %}{{ x }}{{ loop.index }}{% endblock %}{% endfor %}",
+    "{% block a-b %}{% endblock %}",
+    "{% block a required %}{% endblock %}",
+    "{% include 'x' %}",
+    "{% include 'x' ignore missing %}",
+    "{% import 'x' as y %}",
+    "{% from 'x' import y %}",
+    "{% extends 'x' %}",
+    "{% if 0 %}{% include 'x' %}{% endif %}",
+    "{% if 0 %}{% import 'x' as y with context %}{% from 'x' import a, b as c without context %}{% endif %}ok",
+    "{% from 'x' import _y %}",
+    "{% generation %}a{{ s }}{% endgeneration %}",
+    "{% generation %}{% set s = 1 %}{{ s }}{% endgeneration %}{{ s }}",
+    "{% for x in l %}{% generation %}{{ x }}{% endgeneration %}{% endfor %}",
+    "{% for x in l %}{% generation %}{% break %}{% endgeneration %}{% endfor %}",
+    "{%- generation -%} a {%- endgeneration -%}",
+    "{% autoescape true %}{{ html }}{{ html|safe }}{% endautoescape %}{{ html }}",
+    "{% do 1 %}",
+    "{% trans %}{% endtrans %}",
+    "{% set j = joiner(', ') %}{% for x in l %}{{ j() }}{{ x }}{% endfor %}",
+    "{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.next() }}{{ c.next() }}{{ c.current }}{{ c.reset() }}{{ c.c"
+    "urrent }}",
+    "{% for g in rows|groupby('age') %}{{ g.grouper }}:{{ g.list|length }}{{ g[0] }}{% for n, xs in [g] %}{{ n }}"
+    "{{ xs|map(attribute='name')|join('+') }}{% endfor %} {% endfor %}",
+    "{% set x = l|map('string') %}{{ x|list }}{{ x|list }}",
+    "{% set x = l|map('nope') %}ok",
+    "{% set g = l|map('string') %}{% for x in g %}{{ x }}{% break %}{% endfor %}{{ g|list }}",
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>\\n' }}{% if m.content is string %}{{ m.content }}{% elif m."
+    "content is none %}{{ m.tool_calls|tojson }}{% endif %}{{ '<|end|>\\n' }}{% endfor %}",
+    "{% for m in messages %}{%- if loop.first and messages[0]['role'] != 'system' -%}x{%- endif -%}{{ m.role }}{{"
+    " '\\n' if not loop.last }}{% endfor %}",
+    "{%- for index in range(messages|length - 1, -1, -1) -%}{{ messages[index].role }},{%- endfor -%}",
+    "{% set content = messages[0]['content'] if messages[0]['role'] == 'system' else '' %}{{ content }}",
+    "{% if not tools is defined %}{% set tools = none %}{% endif %}{{ tools is none }}",
+    "{% if tools is not none and tools is defined %}x{% endif %}",
+    "{%- if tools is iterable and tools|length > 0 %}x{% endif %}",
+    "{% if messages[0].role == 'system' %}{% set loop_messages = messages[1:] %}{% else %}{% set loop_messages = "
+    "messages %}{% endif %}{{ loop_messages|length }}",
+    "{{ raise_exception('Roles must alternate: ' ~ messages[0].role) }}",
+    "{% set x = raise_exception('a') if 0 else 1 %}{{ x }}",
+    "{{ '\\n'.join(rows|map(attribute='name')) }}",
+    "{% set ns = namespace(is_first=true, out='') %}{% for m in messages %}{% if ns.is_first %}{% set ns.is_first"
+    " = false %}{% else %}{% set ns.out = ns.out ~ ',' %}{% endif %}{% set ns.out = ns.out ~ m.role %}{% endfor %"
+    "}{{ ns.out }}",
+    "{% macro render(x, depth=0) %}{% if x is mapping %}{ {%- for k, v in x.items() %}{{ k }}:"
+    "{{ render(v, depth + 1) }}"
+    '{% if not loop.last %},{% endif %}{% endfor -%} }{% elif x is string %}"{{ x }}"'
+    "{% elif x is iterable %}[{% for v in x %}{{ render(v) }};{% endfor %}]{% else %}{{ x }}"
+    "{% endif %}{% endmacro %}{{ render(messages) }}",
 ]

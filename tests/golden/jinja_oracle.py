@@ -1,4 +1,5 @@
 """The reference: Python's jinja2, set up as transformers does for chat templates."""
+
 import copy
 import datetime
 import json
@@ -34,7 +35,8 @@ def environment():
         return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     env = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols], cache_size=0)
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols], cache_size=0
+    )
     env.filters["tojson"] = tojson
     env.globals["raise_exception"] = raise_exception
     env.globals["strftime_now"] = lambda fmt: NOW.strftime(fmt)
@@ -62,17 +64,40 @@ class Ours:
         self.command = [program, "template", "--model", model]
 
     def render(self, cases):
-        lines = [json.dumps({"template": s, "variables": v, "now": NOW.strftime("%Y-%m-%d %H:%M:%S")}) for s, v in cases]
-        done = subprocess.run(self.command, input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=900,
-                              env={**os.environ, "ASAN_OPTIONS": "detect_leaks=1"}, errors="surrogatepass")
+        lines = [
+            json.dumps({"template": s, "variables": v, "now": NOW.strftime("%Y-%m-%d %H:%M:%S")}) for s, v in cases
+        ]
+        done = subprocess.run(
+            self.command,
+            input="\n".join(lines) + "\n",
+            capture_output=True,
+            text=True,
+            timeout=900,
+            env={**os.environ, "ASAN_OPTIONS": "detect_leaks=1"},
+            errors="surrogatepass",
+        )
         assert done.returncode == 0, done.stderr[-4000:]
         answers = [json.loads(a) for a in done.stdout.split("\n")[:-1]]
         assert len(answers) == len(cases), done.stderr[-4000:]
         return [("ok", a["prompt"]) if "prompt" in a else ("error", a["error"]) for a in answers]
 
 
-UNCOMPARABLE = ("object at 0x", "<built-in", "<function", "<bound method", "<class ", "<generator", "<method", "<object", "<list_rev",
-                "<dict_rev", "<range_it", "<reversed", "<type", "<dict_")
+UNCOMPARABLE = (
+    "object at 0x",
+    "<built-in",
+    "<function",
+    "<bound method",
+    "<class ",
+    "<generator",
+    "<method",
+    "<object",
+    "<list_rev",
+    "<dict_rev",
+    "<range_it",
+    "<reversed",
+    "<type",
+    "<dict_",
+)
 ADDRESS = re.compile(r"at.{1,3}0x[0-9a-f]{6}", re.I)
 DOTTED = re.compile(r"No (filter|test) named '\w+\.")
 CONSTANT_SLICE = ("is not subscriptable", "slice indices must", "type: 'slice'", "slice step cannot")
@@ -88,8 +113,11 @@ def agree(theirs, ours):
         return None  # Jinja folds `constant or x` and never looks at x
     if ours[0] == "error" and theirs[0] == "ok" and any(u in ours[1] for u in CONSTANT_SLICE):
         return None  # a wrong slice of a constant becomes undefined when Jinja folds it, and is an error otherwise
-    if ours[0] == "error" and theirs[0] == "ok" and any(
-            u in ours[1] for u in ("beyond 64 bits", "is refused", "not supported", "a fractional power")):
+    if (
+        ours[0] == "error"
+        and theirs[0] == "ok"
+        and any(u in ours[1] for u in ("beyond 64 bits", "is refused", "not supported", "a fractional power"))
+    ):
         return None
     if "unhashable type" in theirs[1] and ours[0] == "ok":
         return None  # Jinja folds a constant dict with a list for a key also where it is never reached

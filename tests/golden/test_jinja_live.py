@@ -3,6 +3,7 @@
 MINISGL_TEST_CASES  how many random templates (default 1500, with MINISGL_TEST_LONG 100000)
 MINISGL_TEST_SEED   where to start (default 1); printed with a failure
 """
+
 import os
 import warnings
 
@@ -28,7 +29,7 @@ def compare(ours, cases, seed):
     env = jinja_oracle.environment()
     bad, compared, rendered = [], 0, 0
     for at in range(0, len(cases), 2000):
-        part = cases[at:at + 2000]
+        part = cases[at : at + 2000]
         for (source, variables), mine in zip(part, ours.render(part)):
             theirs = jinja_oracle.reference(env, source, variables)
             same = jinja_oracle.agree(theirs, mine)

@@ -50,9 +50,10 @@ static void reads_good_files(void **state) {
     char b[1000];
     struct seen s;
     struct err e;
-    const char *json = "{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[2,10]},"
-                       "\"a\\u00e9\":{\"shape\":[],\"data_offsets\":[0,2],\"dtype\":\"BF16\"},"
-                       "\"z\":{\"dtype\":\"I64\",\"shape\":[3,0],\"data_offsets\":[10,10]}}   ";
+    const char *json =
+        "{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[2,10]},"
+        "\"a\\u00e9\":{\"shape\":[],\"data_offsets\":[0,2],\"dtype\":\"BF16\"},"
+        "\"z\":{\"dtype\":\"I64\",\"shape\":[3,0],\"data_offsets\":[10,10]}}   ";
     size_t n = file_bytes(b, strlen(json), json, 10);
     if (parse(b, n, &s, &e)) fail_msg("%s", e.text);
     assert_int_equal(s.n, 3);
@@ -69,7 +70,7 @@ static void reads_good_files(void **state) {
     assert_int_equal(s.n, 0);
 }
 
-#define T(name, dtype, shape, from, to) \
+#define T(name, dtype, shape, from, to)                                                                                \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #from "," #to "]}"
 
 static void refuses_each_bad_header(void **state) {
@@ -96,7 +97,8 @@ static void refuses_each_bad_header(void **state) {
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, "two data_offsets"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4,8]}}", 4, "more than two data_offsets"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"x\":1}}", 4, "unknown or repeated field x"},
-        {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "repeated field dtype"},
+        {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
+         "repeated field dtype"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[[1]],\"data_offsets\":[0,4]}}", 4, "tensor a has an array"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":{},\"data_offsets\":[0,4]}}", 4, "tensor a has an object"},
         {"{\"a\":{\"dtype\":32,\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "a dtype string"},
@@ -116,7 +118,8 @@ static void refuses_each_bad_header(void **state) {
         {"{" T("a", "F32", "[2]", 0, 4) "}", 4, "needs 8 bytes"},
         {"{" T("a", "F32", "[0]", 0, 4) "}", 4, "needs 0 bytes"},
         {"{" T("a", "F32", "[1]", 4, 8) "}", 8, "must begin at 0"},
-        {"{" T("a", "F32", "[1]", 0, 4) "," T("b", "F32", "[1]", 8, 12) "}", 12, "tensor b begins at 8 and must begin at 4"},
+        {"{" T("a", "F32", "[1]", 0, 4) "," T("b", "F32", "[1]", 8, 12) "}", 12,
+         "tensor b begins at 8 and must begin at 4"},
         {"{" T("a", "F32", "[1]", 0, 4) "," T("b", "F32", "[1]", 2, 6) "}", 6, "begins at 2 and must begin at 4"},
         {"{" T("a", "F32", "[1]", 0, 4) "," T("b", "F32", "[1]", 0, 4) "}", 4, "must begin at 4"},
         {"{" T("a", "F32", "[1]", 0, 4) "," T("a", "F32", "[1]", 4, 8) "}", 8, "names tensor a twice"},
@@ -139,7 +142,8 @@ static void refuses_each_bad_header(void **state) {
         if (!parse(b, n, &s, &e)) fail_msg("accepted %s", bad[i].json);
         assert_int_equal(s.n, 0); /* nothing is handed out of a bad file */
         assert_non_null(strstr(e.text, "x.safetensors"));
-        if (!strstr(e.text, bad[i].says)) fail_msg("%s is refused with '%s', not '%s'", bad[i].json, e.text, bad[i].says);
+        if (!strstr(e.text, bad[i].says))
+            fail_msg("%s is refused with '%s', not '%s'", bad[i].json, e.text, bad[i].says);
     }
 }
 
@@ -148,8 +152,8 @@ static void refuses_bad_header_sizes(void **state) {
     static const struct {
         size_t size;
         const char *says;
-    } bad[] = {{0, "must begin"}, {1, "must begin"}, {100000001, "at most 100000000"}, {100000000, "truncated"},
-               {4, "truncated"}, {SIZE_MAX, "at most"}, {SIZE_MAX - 7, "at most"}};
+    } bad[] = {{0, "must begin"}, {1, "must begin"},     {100000001, "at most 100000000"}, {100000000, "truncated"},
+               {4, "truncated"},  {SIZE_MAX, "at most"}, {SIZE_MAX - 7, "at most"}};
     char b[100];
     struct seen s;
     struct err e;
@@ -217,7 +221,8 @@ static void checkpoints_of_several_files(void **state) {
     refused_open(dir, "has no weights");
     write_one(dir, "s1.safetensors", "{" T("b", "F32", "[1]", 0, 4) "}", 4);
     write_one(dir, "s2.safetensors", "{" T("a", "U8", "[3]", 0, 3) "," T("c", "U8", "[1]", 3, 4) "}", 4);
-    index_of(dir, "{\"metadata\":{},\"weight_map\":{\"a\":\"s2.safetensors\",\"b\":\"s1.safetensors\",\"c\":\"s2.safetensors\"}}");
+    index_of(dir, "{\"metadata\":{},\"weight_map\":{\"a\":\"s2.safetensors\",\"b\":\"s1.safetensors\",\"c\":\"s2."
+                  "safetensors\"}}");
     if (checkpoint_open(&c, dir, &e)) fail_msg("%s", e.text);
     assert_int_equal(checkpoint_count(c), 3);
     assert_int_equal(checkpoint_bytes(c), 8);
@@ -240,7 +245,8 @@ static void checkpoints_of_several_files(void **state) {
         {"{\"weight_map\":{\"a\":\"..\"}}", "own folder"},
         {"{\"weight_map\":{\"a\":\"\"}}", "own folder"},
         {"{\"weight_map\":{\"a\":\"s3.safetensors\"}}", "cannot open"},
-        {"{\"weight_map\":{\"a\":\"s2.safetensors\"}}", "tensor c lies in s2.safetensors, and weight_map says nothing of it"},
+        {"{\"weight_map\":{\"a\":\"s2.safetensors\"}}",
+         "tensor c lies in s2.safetensors, and weight_map says nothing of it"},
         {"{\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s1.safetensors\",\"c\":\"s2.safetensors\"}}",
          "tensor a lies in s2.safetensors, and weight_map says s1.safetensors"},
         {"{\"weight_map\":{\"a\":\"s2.safetensors\",\"d\":\"s2.safetensors\",\"c\":\"s2.safetensors\"}}",
@@ -284,9 +290,9 @@ static void links_and_other_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_good_files),           cmocka_unit_test(refuses_each_bad_header),
-        cmocka_unit_test(refuses_bad_header_sizes),   cmocka_unit_test(every_truncation_is_refused),
-        cmocka_unit_test(deep_nesting_is_refused),    cmocka_unit_test(checkpoints_of_several_files),
+        cmocka_unit_test(reads_good_files),         cmocka_unit_test(refuses_each_bad_header),
+        cmocka_unit_test(refuses_bad_header_sizes), cmocka_unit_test(every_truncation_is_refused),
+        cmocka_unit_test(deep_nesting_is_refused),  cmocka_unit_test(checkpoints_of_several_files),
         cmocka_unit_test(links_and_other_files),
     };
     return cmocka_run_group_tests_name("safetensors", tests, NULL, NULL);
