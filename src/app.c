@@ -13,6 +13,7 @@
 #include "text/tokenizer.h"
 
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,8 @@ static void *load_text(void *arg) {
     t->failed = !t->chat_template;
     return NULL;
 }
+
+enum { COMM_SPIN_NS = 40000 };
 
 /* ---- weights ---- */
 
@@ -79,12 +82,21 @@ static void prefetch(const struct app *a, int n_threads) {
 }
 
 static int load_weights(struct app *a, const struct options *o, struct err *e) {
-    struct shard whole = {.rank = 0, .n_ranks = 1};
-    if (o->dummy_weight) return weights_dummy(&a->weights, &a->config, whole, (uint64_t)o->seed, threads_of(o), e);
-    if (checkpoint_open(&a->checkpoint, a->dir, e)) return -1;
-    if (weights_bind(&a->weights, &a->config, a->checkpoint, whole, e)) return -1;
-    prefetch(a, threads_of(o));
+    if (!o->dummy_weight && checkpoint_open(&a->checkpoint, a->dir, e)) return -1;
+    for (int32_t i = 0; i < a->n_ranks; i++) {
+        struct shard shard = {.rank = i, .n_ranks = a->n_ranks};
+        if (o->dummy_weight ? weights_dummy(&a->weights[i], &a->config, shard, (uint64_t)o->seed, threads_of(o), e)
+                            : weights_bind(&a->weights[i], &a->config, a->checkpoint, shard, e))
+            return -1;
+    }
+    if (a->checkpoint) prefetch(a, threads_of(o));
     return 0;
+}
+
+static size_t weight_bytes(const struct app *a) {
+    size_t n = 0;
+    for (int32_t i = 0; i < a->n_ranks; i++) n += a->weights[i].bytes;
+    return n;
 }
 
 static int check_dtype(const struct app *a, const struct options *o, struct err *e) {
@@ -124,16 +136,18 @@ static int plan_memory(const struct app *a, const struct options *o, struct room
     if (len > a->config.max_position)
         return err_input(e, "--max-seq-len-override %lld: the model was made for %d positions", (long long)len,
                          a->config.max_position);
-    size_t page_bytes = decoder_page_bytes(&a->config, (struct shard){.n_ranks = 1}, (int32_t)page, a->config.dtype);
+    size_t page_bytes = decoder_page_bytes(&a->config, (struct shard){.n_ranks = a->n_ranks}, (int32_t)page, a->config.dtype) *
+                        (size_t)a->n_ranks; /* of all ranks: they share the machine's memory */
+    size_t weights = weight_bytes(a);
     int64_t whole = (len + page - 1) / page, pages = o->num_pages;
     if (pages < 0) {
-        double budget = o->memory_ratio * (double)host_memory_left() - (double)a->weights.bytes;
+        double budget = o->memory_ratio * (double)host_memory_left() - (double)weights;
         double most = (double)o->max_running * (double)whole + 1, fit = budget / (double)page_bytes;
         pages = (int64_t)(fit < most ? fit : most);
         if (pages < 2)
             return err_input(e, "the weights take %.2f GB and --memory-ratio %g of the free memory is %.2f GB: nothing is left "
                                 "for the KV cache; give a higher --memory-ratio or a smaller model",
-                             (double)a->weights.bytes / 1e9, o->memory_ratio, o->memory_ratio * (double)host_memory_left() / 1e9);
+                             (double)weights / 1e9, o->memory_ratio, o->memory_ratio * (double)host_memory_left() / 1e9);
     }
     int64_t most = INT32_MAX / page - 1;
     if (pages > most) pages = most;
@@ -159,6 +173,43 @@ static int decide_overlap(const struct app *a, const struct options *o, bool *on
     return 0;
 }
 
+/* A broken machine ends the process at once; the first to notice says why. */
+static void die(void *arg, const struct err *e) {
+    static atomic_flag told = ATOMIC_FLAG_INIT;
+    (void)arg;
+    if (!atomic_flag_test_and_set(&told)) {
+        log_error("%s", e->text);
+        _exit(1);
+    }
+    for (;;) pause();
+}
+
+/* RANK:STEP:hang|exit|differ; only builds for tests have the option. */
+static int parse_fault(const char *text, struct fault *f, struct err *e) {
+    static const char *const kinds[] = {[FAULT_HANG] = "hang", [FAULT_EXIT] = "exit", [FAULT_DIFFER] = "differ"};
+    char kind[16];
+    int rank;
+    unsigned long long step;
+    *f = (struct fault){0};
+    if (!text) return 0;
+    if (sscanf(text, "%d:%llu:%15s", &rank, &step, kind) == 3)
+        for (int i = FAULT_HANG; i <= FAULT_DIFFER; i++)
+            if (!strcmp(kind, kinds[i])) *f = (struct fault){.kind = (enum fault_kind)i, .rank = rank, .step = step};
+    return f->kind ? 0 : err_input(e, "--fault %s: expected RANK:STEP:hang, exit or differ", text);
+}
+
+static void tell_ranks(const struct app *a, bool overlap) {
+    for (int32_t i = 0; a->n_ranks > 1 && i < a->n_ranks; i++) {
+        struct engine_bytes b = engine_bytes(a->engine, i);
+        log_info("Rank %d/%d ready", i, a->n_ranks);
+        log_debug("rank %d holds %zu bytes of weights, up to %zu of KV cache, %zu of buffers", i, a->weights[i].bytes, b.kv, b.other);
+    }
+    struct engine_bytes b = engine_bytes(a->engine, 0);
+    log_info("computing on %s%s%s; each holds %.3f GB of weights, up to %.3f GB of KV cache and %.3f GB of buffers", engine_describe(a->engine),
+             a->n_ranks > 1 ? " a rank" : "",
+             overlap ? ", overlap scheduling" : "", (double)a->weights[0].bytes / 1e9, (double)b.kv / 1e9, (double)b.other / 1e9);
+}
+
 static int open_machinery(struct app *a, const struct options *o, struct err *e) {
     if (!strcmp(o->device, "cuda"))
         return err_input(e, "--device cuda: the CUDA backend comes with a later version; this one computes on the CPU");
@@ -171,26 +222,26 @@ static int open_machinery(struct app *a, const struct options *o, struct err *e)
                             .policy = sched_policy(o->policy), .margin_percent = SCHED_MARGIN_PERCENT,
                             .target_itl = (uint64_t)(o->target_itl > 0 ? o->target_itl : 500) * 1000000};
     if (sa.max_running > room.n_pages - 1) sa.max_running = room.n_pages - 1;
-    struct engine_args ea = {.config = &a->config, .weights = &a->weights, .maker = &dev_cpu,
-                             .dev = {.n_threads = threads_of(o), .isa = o->cpu_isa}, .limits = sched_limits(&sa),
+    int32_t threads = threads_of(o) / a->n_ranks > 0 ? threads_of(o) / a->n_ranks : 1;
+    struct engine_args ea = {.config = &a->config, .weights = a->weights, .n_ranks = a->n_ranks, .maker = &dev_cpu,
+                             .dev = {.n_threads = threads, .isa = o->cpu_isa}, .limits = sched_limits(&sa),
                              .max_len = room.max_len, .page_size = sa.page_size, .n_pages = room.n_pages,
-                             .kv_dtype = a->config.dtype};
+                             .kv_dtype = a->config.dtype, .comm_timeout_ns = (uint64_t)o->comm_timeout * 1000000000,
+                             .comm_spin_ns = threads * a->n_ranks <= cores() ? COMM_SPIN_NS : 0, .broken = die};
+    if (parse_fault(o->fault, &ea.fault, e)) return -1;
     bool overlap = false;
     if (engine_open(&a->engine, &ea, e) || decide_overlap(a, o, &overlap, e)) return -1;
     a->max_len = room.max_len;
     a->sched = sched_new(&sa);
     loop_init(&a->loop, &a->inbox, a->sched, a->engine, &ea.limits, overlap);
-    log_info("computing on %s%s", engine_describe(a->engine), overlap ? ", overlap scheduling" : "");
+    tell_ranks(a, overlap);
     return 0;
 }
 
 static void *scheduler_thread(void *arg) {
     struct app *a = arg;
     struct err e;
-    if (loop_run(&a->loop, &e)) {
-        log_error("%s", e.text);
-        _exit(1);
-    }
+    if (loop_run(&a->loop, &e)) die(NULL, &e);
     return NULL;
 }
 
@@ -200,16 +251,23 @@ static void release(struct app *a) {
     engine_close(a->engine);
     chat_template_free(a->chat_template);
     tokenizer_close(a->tokenizer);
-    weights_release(&a->weights);
+    for (int32_t i = 0; i < a->n_ranks; i++) weights_release(&a->weights[i]);
     checkpoint_close(a->checkpoint);
     config_release(&a->config);
     inbox_release(&a->inbox);
     free(a->dir);
 }
 
+static int check_ranks(const struct options *o, struct err *e) {
+    if (o->tp <= APP_MAX_RANKS && (o->tp & (o->tp - 1)) == 0) return 0;
+    return err_input(e, "--tp %lld: the model can be split over 1, 2, 4 or 8 ranks", (long long)o->tp);
+}
+
 int app_open(struct app *a, const struct options *o, struct err *e) {
     uint64_t start = clock_ns();
-    *a = (struct app){0};
+    *a = (struct app){.n_ranks = (int32_t)o->tp};
+    if (check_ranks(o, e)) return -1;
+    if (a->n_ranks > 1) log_info("Initializing tensor parallelism with %d CPU ranks", a->n_ranks);
     inbox_init(&a->inbox);
     a->dir = model_find(o->model, e);
     if (!a->dir || load_model(a, o, e) || open_machinery(a, o, e)) {
@@ -221,7 +279,7 @@ int app_open(struct app *a, const struct options *o, struct err *e) {
         return err_machine(e, "no thread can be started");
     }
     log_info("loaded %s: %s, %d layers, %.2f GB of %s weights, in %.2f s", o->model, a->config.arch->name,
-             a->config.n_layers, (double)a->weights.bytes / 1e9, dtype_name(a->config.dtype),
+             a->config.n_layers, (double)weight_bytes(a) / 1e9, dtype_name(a->config.dtype),
              (double)(clock_ns() - start) / 1e9);
     return 0;
 }

@@ -16,11 +16,14 @@
 struct tokenizer;
 struct chat_template;
 
+enum { APP_MAX_RANKS = 8 };
+
 struct app {
     char *dir;                       /* the model's folder */
     struct config config;
     struct checkpoint *checkpoint;   /* NULL with dummy weights */
-    struct weights weights;
+    int32_t n_ranks;
+    struct weights weights[APP_MAX_RANKS]; /* of each rank */
     struct tokenizer *tokenizer;
     struct chat_template *chat_template;
     struct engine *engine;

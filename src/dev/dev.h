@@ -8,6 +8,10 @@
  *
  * Makers: cpu (dev/cpu: `ref`, slow and obvious, the oracle, and the fast paths), later cuda (a shared object).
  *
+ * Several ranks (tensor parallelism) run the same program over their own shares of the weights; what they add up or exchange goes
+ * through a communicator (comm/comm.h on the CPU, comm/gpu.h on GPUs): in OP_REDUCE, in OP_MOE, in OP_SAMPLE and, before the first of them,
+ * a look whether all ranks run the same step of the same batch.
+ *
  * Letters: T tokens of the step, S sequences, R rows wanting logits, H query heads, K KV heads, D head dim, E hidden, F ffn,
  * V vocabulary, P page size, X experts. Head and ffn counts are this rank's share.
  *
@@ -60,7 +64,7 @@ enum buf_id {
 };
 
 enum op_kind {
-    OP_EMBED,     /* out[T,E] = w[0][token]; w[0] is [V, E] */
+    OP_EMBED,     /* out[T,E] = w[0][token - vocab_first]; a token of another rank's share: -0.0, which a sum leaves as it is */
     OP_NORM,      /* if (in2 != BUF_NONE) in += in2; out = in / rms(in, eps) * w[0]. `in` is the residual, updated in place */
     OP_LINEAR,    /* out = in . [w0; w1; w2]^T (+ bias0..2): up to three weights side by side, N = n0 + n1 + n2; k_slices 1 or 8 */
     OP_ROPE_KV,   /* on BUF_QKV in place: optional RMS norm of each q and k head (w[0] [1,D], w[1] [1,D], eps), rotate
@@ -71,10 +75,12 @@ enum op_kind {
     OP_MOE,       /* out[T,E] = sum over the top_k experts e of p_e * down_e(silu(gate_e x) * up_e x);
                      router w[0] [X, E]; p = softmax over all X in f32, the top_k largest, ties to the lower id; divided by their
                      sum when norm_topk; experts are views experts[3 * e + {0: gate [F,E], 1: up [F,E], 2: down [E,F]}];
-                     down uses k_slices; experts are added in the order of their rank (most likely first) */
-    OP_REDUCE,    /* all-reduce of buffer `in` over the ranks, float32, tree order (nothing at one rank) */
+                     down uses k_slices; experts are added in the order of their rank (most likely first). Several ranks: the sum over
+                     the ranks is part of this operator (CPU: of down_e's outputs, before experts are added up) */
+    OP_REDUCE,    /* in += the other ranks' `in`, float32, tree order; then + bias[0] where there is one */
     OP_ROWS,      /* out[R,E] = the rows of `in` that want logits (each sequence's last new token) */
-    OP_SAMPLE     /* BUF_LOGITS to result rows, and into the last-sample table by slot */
+    OP_SAMPLE     /* BUF_LOGITS to result rows, and into the last-sample table by slot; ranks hold columns vocab_first .. + vocab - 1
+                     and exchange a few numbers a row, so that all come to the same tokens */
 };
 
 struct op {
@@ -105,6 +111,8 @@ struct rope {
 /* What the device must have room for; sizes of this rank. */
 struct dev_shape {
     int32_t n_layers, n_heads, n_kv_heads, head_dim, hidden, ffn, vocab; /* ffn: the widest row of BUF_FF */
+    int32_t vocab_first, vocab_total; /* this rank's share of the vocabulary begins there; all of it (0: vocab is all).
+                                         Shares are whole eighths of ceil(vocab_total / 8) ids, the last one shorter */
     int32_t max_len;     /* longest sequence: positions < max_len */
     int32_t page_size;   /* P */
     int32_t n_pages;     /* pages of the KV cache; page 0 is the dummy page and is never given out */

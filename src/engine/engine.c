@@ -1,49 +1,222 @@
-/* engine.c: see engine.h. State belongs to the scheduler thread. */
+/* engine.c: see engine.h. Rank 0's state belongs to the scheduler thread, every other rank's to its own thread. Rank 0 posts orders (launch
+ * this batch, collect the oldest) that the others carry out in turn, so that an asynchronous device never waits for its rank's
+ * thread. They meet in three words a rank: orders posted to it, steps it has collected, and its state. */
 #include "engine/engine.h"
 
+#include "base/clock.h"
+#include "base/futex.h"
+#include "base/log.h"
 #include "base/mem.h"
+#include "comm/comm.h"
 #include "model/decoder.h"
 
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-struct engine {
-    const struct dev_maker *maker;
-    struct decoder decoder;
-    struct dev *dev;
-    struct result result;
+enum { SLEEP_NS = 50000000, ORDERS = 8 /* at most two launches and two collects are not carried out, and a stop */ };
+
+enum order_kind { ORDER_LAUNCH, ORDER_COLLECT, ORDER_STOP };
+struct order {
+    enum order_kind kind;
+    const struct batch *batch; /* LAUNCH */
 };
 
-static int load(struct engine *g, const struct engine_args *a, struct err *e) {
-    struct shard whole = {.rank = 0, .n_ranks = 1};
-    decoder_init(&g->decoder, a->config, a->weights, whole);
+enum rank_state { RANK_STARTING, RANK_OPEN, RANK_FAILED };
+
+struct rank {
+    struct engine *g;
+    int32_t id;
+    struct decoder decoder;
+    struct dev *dev;
     struct dev_shape shape;
-    decoder_shape(&shape, a->config, &g->decoder, whole);
-    shape.max_len = a->max_len;
-    shape.page_size = a->page_size;
-    shape.n_pages = a->n_pages;
-    shape.kv_dtype = a->kv_dtype;
-    shape.limits = a->limits;
-    struct dev_program prog = {.ops = g->decoder.ops, .n_ops = g->decoder.n_ops};
-    g->result.rows = mem_zalloc((size_t)a->limits.max_seqs, sizeof *g->result.rows);
-    return g->maker->load(g->dev, &shape, &prog, e);
+    struct result result;
+    struct err err;
+    pthread_t thread; /* ranks but 0 */
+    bool started;
+    _Alignas(64) _Atomic uint32_t posted; /* orders; futex of the rank's thread */
+    _Alignas(64) _Atomic uint32_t done;   /* steps collected; futex of rank 0 */
+    _Atomic uint32_t state;               /* enum rank_state; futex of rank 0 */
+};
+
+struct engine {
+    struct engine_args args;
+    struct comm_threads *comm; /* NULL at one rank */
+    struct rank *ranks;
+    struct order orders[ORDERS]; /* the last ones posted, used in turn */
+    uint32_t n_posted, n_collected;
+};
+
+static struct shard shard_of(const struct rank *r) { return (struct shard){.rank = r->id, .n_ranks = r->g->args.n_ranks}; }
+
+static int rank_load(struct rank *r, struct err *e) {
+    const struct engine_args *a = &r->g->args;
+    decoder_init(&r->decoder, a->config, &a->weights[r->id], shard_of(r));
+    decoder_shape(&r->shape, a->config, &r->decoder, shard_of(r));
+    r->shape.max_len = a->max_len;
+    r->shape.page_size = a->page_size;
+    r->shape.n_pages = a->n_pages;
+    r->shape.kv_dtype = a->kv_dtype;
+    r->shape.limits = a->limits;
+    struct dev_program prog = {.ops = r->decoder.ops, .n_ops = r->decoder.n_ops};
+    r->result.rows = mem_zalloc((size_t)a->limits.max_seqs, sizeof *r->result.rows);
+    return a->maker->load(r->dev, &r->shape, &prog, e);
+}
+
+static int rank_open(struct rank *r, struct err *e) {
+    struct dev_args dev = r->g->args.dev;
+    dev.rank = r->id;
+    dev.n_ranks = r->g->args.n_ranks;
+    dev.comm = r->g->comm ? comm_threads_rank(r->g->comm, r->id) : NULL;
+    return r->g->args.maker->open(&r->dev, &dev, e) || rank_load(r, e) ? -1 : 0;
+}
+
+static void rank_close(struct rank *r) {
+    if (r->dev) r->g->args.maker->close(r->dev);
+    decoder_release(&r->decoder);
+    free(r->result.rows);
+}
+
+/* ---- faults, for tests ---- */
+
+static int launch_other_batch(struct rank *r, const struct batch *b, struct err *e) {
+    struct batch *other = mem_aligned(64, b->size);
+    memcpy(other, b, b->size);
+    batch_seqs(other)[0].pos++;
+    batch_seal(other);
+    int rc = r->g->args.maker->launch(r->dev, other, e);
+    free(other);
+    return rc;
+}
+
+static int rank_launch(struct rank *r, const struct batch *b, struct err *e) {
+    const struct fault *f = &r->g->args.fault;
+    if (f->kind == FAULT_NONE || f->rank != r->id || f->step != b->step) return r->g->args.maker->launch(r->dev, b, e);
+    if (f->kind == FAULT_DIFFER) return launch_other_batch(r, b, e);
+    if (f->kind == FAULT_EXIT) return err_machine(e, "rank %d ended in step %llu, before the comparison of batches", r->id, (unsigned long long)b->step);
+    for (;;) sleep(3600);
+}
+
+/* ---- the other ranks' threads ---- */
+
+static void rank_fail(struct rank *r) {
+    comm_threads_fail(r->g->comm, r->id, r->err.text);
+    atomic_store(&r->state, RANK_FAILED);
+    futex_wake(&r->state, 1);
+    atomic_fetch_add(&r->done, 0x40000000); /* rank 0 may wait for it */
+    futex_wake(&r->done, 1);
+}
+
+static void spin(const struct engine *g, _Atomic uint32_t *word, uint32_t value) {
+    if (!g->args.comm_spin_ns) return;
+    for (uint64_t end = clock_ns() + g->args.comm_spin_ns; clock_ns() < end;)
+        for (int i = 0; i < 32; i++) {
+            if (atomic_load_explicit(word, memory_order_acquire) != value) return;
+            cpu_relax();
+        }
+}
+
+static int carry_out(struct rank *r, const struct order *o) {
+    if (o->kind == ORDER_LAUNCH) return rank_launch(r, o->batch, &r->err);
+    if (r->g->args.maker->collect(r->dev, &r->result, &r->err)) return -1;
+    atomic_fetch_add(&r->done, 1);
+    futex_wake(&r->done, 1);
+    return 0;
+}
+
+static void *rank_main(void *arg) {
+    struct rank *r = arg;
+    struct engine *g = r->g;
+    char name[16];
+    snprintf(name, sizeof name, "rank %d", r->id);
+    pthread_setname_np(pthread_self(), name);
+    if (rank_open(r, &r->err)) {
+        rank_fail(r);
+        return NULL;
+    }
+    atomic_store(&r->state, RANK_OPEN);
+    futex_wake(&r->state, 1);
+    for (uint32_t n = 0;; n++) {
+        spin(g, &r->posted, n);
+        while (atomic_load(&r->posted) == n) futex_wait(&r->posted, n, 0);
+        if (g->orders[n % ORDERS].kind == ORDER_STOP) return NULL;
+        if (carry_out(r, &g->orders[n % ORDERS])) {
+            rank_fail(r);
+            if (g->args.broken) g->args.broken(g->args.broken_arg, &r->err);
+            return NULL;
+        }
+    }
+}
+
+static void post(struct engine *g, struct order order) {
+    g->orders[g->n_posted++ % ORDERS] = order;
+    for (int32_t i = 1; i < g->args.n_ranks; i++) {
+        atomic_fetch_add(&g->ranks[i].posted, 1);
+        futex_wake(&g->ranks[i].posted, 1);
+    }
+}
+
+/* A rank has done the step that rank 0 has just collected when it is out of the last exchange, which is soon. */
+static int wait_for(struct rank *r, uint32_t n, struct err *e) {
+    struct engine *g = r->g;
+    uint64_t start = clock_ns();
+    for (;;) {
+        uint32_t done = atomic_load(&r->done);
+        if (atomic_load(&r->state) == RANK_FAILED) {
+            *e = r->err;
+            return -1;
+        }
+        if ((int32_t)(done - n) >= 0) return 0;
+        if (clock_ns() - start > g->args.comm_timeout_ns)
+            return err_machine(e, "rank %d did not finish its step within %.0f s after rank 0 did; its thread or its machine hangs. Restart", r->id,
+                               (double)g->args.comm_timeout_ns / 1e9);
+        spin(g, &r->done, done);
+        if (atomic_load(&r->done) == done) futex_wait(&r->done, done, SLEEP_NS);
+    }
+}
+
+/* ---- life ---- */
+
+static int start_others(struct engine *g, struct err *e) {
+    for (int32_t i = 1; i < g->args.n_ranks; i++) {
+        struct rank *r = &g->ranks[i];
+        if (pthread_create(&r->thread, NULL, rank_main, r)) return err_machine(e, "the system refused the thread of rank %d of %d", i, g->args.n_ranks);
+        r->started = true;
+    }
+    return 0;
+}
+
+static int wait_open(struct engine *g, struct err *e) {
+    for (int32_t i = 1; i < g->args.n_ranks; i++) {
+        struct rank *r = &g->ranks[i];
+        while (atomic_load(&r->state) == RANK_STARTING) futex_wait(&r->state, RANK_STARTING, 0);
+        if (atomic_load(&r->state) == RANK_FAILED) {
+            *e = r->err;
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int open_ranks(struct engine *g, struct err *e) {
+    const struct engine_args *a = &g->args;
+    if (a->n_ranks > 1 && comm_threads_new(&g->comm, a->n_ranks, a->comm_timeout_ns, a->comm_spin_ns, e)) return -1;
+    g->ranks = mem_aligned(64, (size_t)a->n_ranks * sizeof *g->ranks);
+    memset(g->ranks, 0, (size_t)a->n_ranks * sizeof *g->ranks);
+    for (int32_t i = 0; i < a->n_ranks; i++) g->ranks[i] = (struct rank){.g = g, .id = i};
+    if (start_others(g, e)) return -1;
+    if (!rank_open(&g->ranks[0], e)) return wait_open(g, e);
+    if (g->comm) comm_threads_fail(g->comm, 0, e->text);
+    return -1;
 }
 
 int engine_open(struct engine **out, const struct engine_args *a, struct err *e) {
+    if (a->maker->abi != DEV_ABI)
+        return err_machine(e, "the %s backend speaks device ABI %u, this program %u: rebuild both", a->maker->name, a->maker->abi, DEV_ABI);
     struct engine *g = mem_zalloc(1, sizeof *g);
-    g->maker = a->maker;
-    if (a->maker->abi != DEV_ABI) {
-        free(g);
-        return err_machine(e, "the %s backend speaks device ABI %u, this program %u: rebuild both", a->maker->name,
-                           a->maker->abi, DEV_ABI);
-    }
-    struct dev_args dev = a->dev;
-    dev.rank = 0;
-    dev.n_ranks = 1;
-    if (g->maker->open(&g->dev, &dev, e)) {
-        free(g);
-        return -1;
-    }
-    if (load(g, a, e)) {
+    g->args = *a;
+    if (open_ranks(g, e)) {
         engine_close(g);
         return -1;
     }
@@ -53,21 +226,37 @@ int engine_open(struct engine **out, const struct engine_args *a, struct err *e)
 
 void engine_close(struct engine *g) {
     if (!g) return;
-    g->maker->close(g->dev);
-    decoder_release(&g->decoder);
-    free(g->result.rows);
+    if (g->ranks) post(g, (struct order){.kind = ORDER_STOP});
+    for (int32_t i = 0; g->ranks && i < g->args.n_ranks; i++) {
+        if (g->ranks[i].started) pthread_join(g->ranks[i].thread, NULL);
+        rank_close(&g->ranks[i]);
+    }
+    free(g->ranks);
+    comm_threads_free(g->comm);
     free(g);
 }
 
-bool engine_async(const struct engine *g) { return g->maker->async; }
+bool engine_async(const struct engine *g) { return g->args.maker->async; }
 
-const char *engine_describe(const struct engine *g) { return g->maker->describe(g->dev); }
+const char *engine_describe(const struct engine *g) { return g->args.maker->describe(g->ranks[0].dev); }
+
+struct engine_bytes engine_bytes(const struct engine *g, int32_t rank) {
+    struct engine_bytes b;
+    g->args.maker->plan(g->ranks[rank].dev, &g->ranks[rank].shape, &b.kv, &b.other);
+    return b;
+}
 
 int engine_launch(struct engine *g, const struct batch *b, struct err *e) {
-    return g->maker->launch(g->dev, b, e);
+    post(g, (struct order){.kind = ORDER_LAUNCH, .batch = b});
+    return rank_launch(&g->ranks[0], b, e);
 }
 
 int engine_collect(struct engine *g, const struct result **r, struct err *e) {
-    *r = &g->result;
-    return g->maker->collect(g->dev, &g->result, e);
+    *r = &g->ranks[0].result;
+    post(g, (struct order){.kind = ORDER_COLLECT});
+    if (g->args.maker->collect(g->ranks[0].dev, &g->ranks[0].result, e)) return -1;
+    g->n_collected++;
+    for (int32_t i = 1; i < g->args.n_ranks; i++)
+        if (wait_for(&g->ranks[i], g->n_collected, e)) return -1;
+    return 0;
 }

@@ -1,7 +1,8 @@
 /* engine.h: launch and collect: batches in, results out, on every rank.
  *
- * The engine owns the step program and the devices. Rank 0 runs in the caller's thread (the scheduler's). All calls
- * come from that thread. After an error the machine is broken: end the process. */
+ * The engine owns the step programs, the devices and the threads of all ranks but rank 0, which runs in the caller's thread (the
+ * scheduler's); all calls come from that thread. Only rank 0's results are handed out: all ranks compute the same tokens.
+ * A batch is handed to the other ranks by pointer. After an error the machine is broken: end the process. */
 #ifndef MINISGL_ENGINE_ENGINE_H
 #define MINISGL_ENGINE_ENGINE_H
 #include "base/err.h"
@@ -9,14 +10,29 @@
 #include "model/config.h"
 #include "model/weights.h"
 
+/* For tests of what happens then: at `step` the rank hangs, ends, or gets another batch than the others. */
+enum fault_kind { FAULT_NONE, FAULT_HANG, FAULT_EXIT, FAULT_DIFFER };
+struct fault {
+    enum fault_kind kind;
+    int32_t rank;
+    uint64_t step;
+};
+
 struct engine_args {
     const struct config *config;     /* outlives the engine */
-    const struct weights *weights;   /* rank 0's; outlives the engine */
+    const struct weights *weights;   /* [n_ranks], bound with shard {rank, n_ranks}; outlive the engine */
+    int32_t n_ranks;                 /* 1, 2, 4 or 8 */
     const struct dev_maker *maker;
-    struct dev_args dev;             /* threads and instruction set of a rank */
+    struct dev_args dev;             /* threads and instruction set of each rank; rank and comm are the engine's to fill */
     struct batch_limits limits;
     int32_t max_len, page_size, n_pages;
     enum dtype kv_dtype;
+    uint64_t comm_timeout_ns;        /* how long a rank waits for another; only with several */
+    uint64_t comm_spin_ns;           /* how long it does so without sleeping: 0 where cores are short */
+    struct fault fault;
+    /* A rank other than 0 cannot go on (called from its thread; rank 0 may hang and never hear of it): end the process. Only with several ranks. */
+    void (*broken)(void *arg, const struct err *e);
+    void *broken_arg;
 };
 
 struct engine;
@@ -24,7 +40,13 @@ struct engine;
 int engine_open(struct engine **out, const struct engine_args *args, struct err *e);
 void engine_close(struct engine *g);
 bool engine_async(const struct engine *g); /* launch returns before the step is done: overlap scheduling pays */
-const char *engine_describe(const struct engine *g); /* for the log; lives as long as the engine */
+const char *engine_describe(const struct engine *g); /* of rank 0's device, for the log; lives as long as the engine */
+
+/* Bytes that one rank's device takes beside its weights. */
+struct engine_bytes {
+    size_t kv, other;
+};
+struct engine_bytes engine_bytes(const struct engine *g, int32_t rank);
 
 /* Start a step; b stays unchanged until its result was collected. At most two are under way. */
 int engine_launch(struct engine *g, const struct batch *b, struct err *e);

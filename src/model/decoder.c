@@ -2,6 +2,7 @@
 #include "model/decoder.h"
 
 #include "base/mem.h"
+#include "model/slots.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -35,16 +36,18 @@ static struct op *linear(struct emitter *m, enum buf_id in, enum buf_id out, str
     return op;
 }
 
-/* Row-parallel: eight slices of the whole K, of which this rank holds its share. */
+/* Row-parallel: eight slices of the whole K (four or two where eight do not divide it), of which this rank holds its share. The sum
+ * is the same for every number of ranks up to that. */
 static int32_t slices(const struct emitter *m, int32_t k_local) {
-    int32_t n = 8 / m->shard.n_ranks;
-    return n >= 1 && k_local % n == 0 ? n : 1;
+    int32_t n = 8, whole = k_local * m->shard.n_ranks;
+    while (whole % n) n /= 2;
+    return n > m->shard.n_ranks ? n / m->shard.n_ranks : 1;
 }
 
 static void row_parallel(struct emitter *m, enum buf_id in, struct view w, struct view bias) {
-    struct op *op = linear(m, in, BUF_Y, w, bias);
-    op->k_slices = slices(m, w.k);
-    if (m->shard.n_ranks > 1) emit(m, OP_REDUCE, BUF_Y, BUF_Y);
+    bool alone = m->shard.n_ranks == 1;
+    linear(m, in, BUF_Y, w, alone ? bias : (struct view){0})->k_slices = slices(m, w.k);
+    if (!alone) emit(m, OP_REDUCE, BUF_Y, BUF_Y)->bias[0] = bias;
     m->pending = true;
 }
 
@@ -80,16 +83,16 @@ static void experts(struct emitter *m, const struct layer_weights *w) {
     op->top_k = c->experts_per_token;
     op->norm_topk = c->norm_topk;
     op->k_slices = slices(m, w->experts[2].k);
-    if (m->shard.n_ranks > 1) emit(m, OP_REDUCE, BUF_Y, BUF_Y);
     m->pending = true;
 }
 
 void decoder_init(struct decoder *d, const struct config *c, const struct weights *w, struct shard shard) {
-    enum { OPS_A_LAYER = 11, OPS_AROUND = 5 };
+    enum { OPS_A_LAYER = 11, OPS_AROUND = 6 };
     *d = (struct decoder){0};
     d->ops = mem_zalloc((size_t)c->n_layers * OPS_A_LAYER + OPS_AROUND, sizeof *d->ops);
     struct emitter m = {.d = d, .c = c, .shard = shard, .layer = -1};
     emit(&m, OP_EMBED, BUF_NONE, BUF_H)->w[0] = w->embed;
+    if (shard.n_ranks > 1) emit(&m, OP_REDUCE, BUF_H, BUF_H);
     for (m.layer = 0; m.layer < c->n_layers; m.layer++) {
         const struct layer_weights *lw = &w->layers[m.layer];
         attention(&m, lw);
@@ -121,6 +124,8 @@ static int32_t widest_ffn(const struct config *c) {
 }
 
 void decoder_shape(struct dev_shape *s, const struct config *c, const struct decoder *d, struct shard shard) {
+    int32_t vocab_first, vocab;
+    vocab_share(c, shard, &vocab_first, &vocab);
     *s = (struct dev_shape){
         .n_layers = c->n_layers,
         .n_heads = share(c->n_heads, shard),
@@ -128,7 +133,9 @@ void decoder_shape(struct dev_shape *s, const struct config *c, const struct dec
         .head_dim = c->head_dim,
         .hidden = c->hidden,
         .ffn = share(widest_ffn(c), shard),
-        .vocab = share(c->vocab, shard),
+        .vocab = vocab,
+        .vocab_first = vocab_first,
+        .vocab_total = c->vocab,
         .max_len = c->max_position,
         .rope = d->rope,
     };

@@ -33,7 +33,7 @@ static const struct row rows[] = {
     {"self_attn.q_proj.bias", AT(q_bias), N_ONE, N_Q, SPLIT_ROWS, IF_QKV_BIAS, false},
     {"self_attn.k_proj.bias", AT(k_bias), N_ONE, N_KV, SPLIT_KV_ROWS, IF_QKV_BIAS, false},
     {"self_attn.v_proj.bias", AT(v_bias), N_ONE, N_KV, SPLIT_KV_ROWS, IF_QKV_BIAS, false},
-    {"self_attn.o_proj.bias", AT(o_bias), N_ONE, N_E, SPLIT_FIRST, IF_O_BIAS, false},
+    {"self_attn.o_proj.bias", AT(o_bias), N_ONE, N_E, SPLIT_NONE, IF_O_BIAS, false},
     {"self_attn.q_norm.weight", AT(q_norm), N_ONE, N_D, SPLIT_NONE, IF_QK_NORM, true},
     {"self_attn.k_norm.weight", AT(k_norm), N_ONE, N_D, SPLIT_NONE, IF_QK_NORM, true},
     {"post_attention_layernorm.weight", AT(post_norm), N_ONE, N_E, SPLIT_NONE, IF_ALWAYS, true},
@@ -42,7 +42,7 @@ static const struct row rows[] = {
     {"mlp.down_proj.weight", AT(down), N_E, N_F, SPLIT_COLS, IF_DENSE, false},
     {"mlp.gate_proj.bias", AT(gate_bias), N_ONE, N_F, SPLIT_ROWS, IF_DENSE_BIAS, false},
     {"mlp.up_proj.bias", AT(up_bias), N_ONE, N_F, SPLIT_ROWS, IF_DENSE_BIAS, false},
-    {"mlp.down_proj.bias", AT(down_bias), N_ONE, N_E, SPLIT_FIRST, IF_DENSE_BIAS, false},
+    {"mlp.down_proj.bias", AT(down_bias), N_ONE, N_E, SPLIT_NONE, IF_DENSE_BIAS, false},
     {"mlp.gate.weight", AT(router), N_X, N_E, SPLIT_NONE, IF_MOE, false},
 };
 
@@ -118,11 +118,11 @@ int slots_walk(struct weights *w, const struct config *c, int (*each)(void *arg,
                          .view = w ? &w->embed : NULL,
                          .n = c->vocab,
                          .k = c->hidden,
-                         .split = SPLIT_ROWS};
+                         .split = SPLIT_VOCAB};
     struct slot norm = {
         .name = "model.norm.weight", .view = w ? &w->norm : NULL, .n = 1, .k = c->hidden, .vector = true, .norm = true};
     struct slot head = {
-        .name = "lm_head.weight", .view = w ? &w->lm_head : NULL, .n = c->vocab, .k = c->hidden, .split = SPLIT_ROWS};
+        .name = "lm_head.weight", .view = w ? &w->lm_head : NULL, .n = c->vocab, .k = c->hidden, .split = SPLIT_VOCAB};
     int rc = each(arg, &embed);
     for (int32_t i = 0; i < c->n_layers && !rc; i++) rc = walk_layer(&k, i);
     if (!rc) rc = each(arg, &norm);
@@ -146,8 +146,9 @@ static int divides(const char *what, int32_t n, int32_t ranks, struct err *e) {
 }
 
 int shard_check(const struct config *c, struct shard s, struct err *e) {
-    if (s.n_ranks < 1 || s.rank < 0 || s.rank >= s.n_ranks)
-        return err_input(e, "there is no rank %d of %d", s.rank, s.n_ranks);
+    if (s.rank < 0 || s.rank >= s.n_ranks) return err_input(e, "there is no rank %d of %d", s.rank, s.n_ranks);
+    if (s.n_ranks > 8 || (s.n_ranks & (s.n_ranks - 1)))
+        return err_input(e, "the tensor-parallel size must be 1, 2, 4 or 8, found %d", s.n_ranks);
     if (divides("attention heads", c->n_heads, s.n_ranks, e)) return -1;
     if (c->n_kv_heads % s.n_ranks && s.n_ranks % c->n_kv_heads)
         return err_input(e,
@@ -156,7 +157,9 @@ int shard_check(const struct config *c, struct shard s, struct err *e) {
                          c->n_kv_heads, s.n_ranks);
     if (divides("ffn width", c->ffn, s.n_ranks, e)) return -1;
     if (c->n_experts && divides("expert width", c->moe_ffn, s.n_ranks, e)) return -1;
-    return divides("vocabulary", c->vocab, s.n_ranks, e);
+    int32_t from, count;
+    vocab_share(c, (struct shard){s.n_ranks - 1, s.n_ranks}, &from, &count);
+    return count > 0 ? 0 : err_input(e, "a vocabulary of %d cannot be split over %d ranks", c->vocab, s.n_ranks);
 }
 
 /* The rank's share of n units. */
@@ -176,6 +179,12 @@ static void share_kv(const struct config *c, struct shard s, int32_t *from, int3
     *count *= c->head_dim;
 }
 
+void vocab_share(const struct config *c, struct shard s, int32_t *from, int32_t *count) {
+    int32_t width = (c->vocab + 7) / 8 * (8 / s.n_ranks), at = width * s.rank;
+    *from = at < c->vocab ? at : c->vocab;
+    *count = c->vocab - *from < width ? c->vocab - *from : width;
+}
+
 struct part slot_part(const struct slot *s, const struct config *c, struct shard shard) {
     struct part p = {.n = s->n, .k = s->k};
     int32_t *from = s->vector ? &p.col : &p.row, *count = s->vector ? &p.k : &p.n;
@@ -184,9 +193,7 @@ struct part slot_part(const struct slot *s, const struct config *c, struct shard
     case SPLIT_ROWS: share(s->vector ? s->k : s->n, shard, from, count); break;
     case SPLIT_KV_ROWS: share_kv(c, shard, from, count); break;
     case SPLIT_COLS: share(s->k, shard, &p.col, &p.k); break;
-    case SPLIT_FIRST:
-        if (shard.rank) p.n = 0;
-        break;
+    case SPLIT_VOCAB: vocab_share(c, shard, from, count); break;
     }
     return p;
 }

@@ -11,7 +11,7 @@ enum split {
     SPLIT_ROWS,    /* axis N; a vector's only axis */
     SPLIT_KV_ROWS, /* axis N by KV heads, replicated when there are fewer than ranks */
     SPLIT_COLS,    /* axis K */
-    SPLIT_FIRST    /* a bias added after the sum over ranks: rank 0 has it, the others have none */
+    SPLIT_VOCAB    /* axis N by eighths of the vocabulary, rounded up: the last share is shorter */
 };
 
 enum { SLOT_NAME_MAX = 96 };
@@ -34,8 +34,10 @@ void slots_prepare(struct weights *w, const struct config *c);
 /* Call each(arg, slot) for every weight; stops at the first non-zero answer and returns it. w may be NULL. */
 int slots_walk(struct weights *w, const struct config *c, int (*each)(void *arg, const struct slot *s), void *arg);
 
-/* That the config divides over the ranks: heads, KV heads (or ranks by them), ffn widths, vocabulary. */
+/* That the config divides over the ranks (1, 2, 4 or 8): heads, KV heads (or ranks by them), ffn widths. */
 int shard_check(const struct config *c, struct shard shard, struct err *e);
+/* A rank's ids of the vocabulary: [from, from + count). */
+void vocab_share(const struct config *c, struct shard shard, int32_t *from, int32_t *count);
 struct part slot_part(const struct slot *s, const struct config *c, struct shard shard);
 
 #endif

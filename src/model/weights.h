@@ -4,11 +4,11 @@
  * a wrong shape or dtype: one sentence that names it. Each tensor may be float32, float16 or bfloat16, whatever the
  * others are. Views point into the mapping (or, for dummy weights, into memory that this module made); nothing is
  * copied, but for a tensor that lies unaligned in its file. A rank's views cover its own shard only:
- *   axis N  rows of q, k, v, gate, up, embed_tokens, lm_head: rows [rank * n/ranks, ...); KV heads are replicated when
- *           ranks > n_kv_heads
+ *   axis N  rows of q, k, v, gate, up: rows [rank * n/ranks, ...); KV heads are replicated when ranks > n_kv_heads;
+ *           embed_tokens and lm_head by eighths of the vocabulary, rounded up
  *   axis K  columns of o_proj, down_proj: views with ld = the whole K (dummy weights: ld = the rank's K)
- * The biases of o_proj and down_proj are rank 0's alone: they are added once to the sum over ranks.
- * Heads, ffn widths and the vocabulary must be multiples of the ranks; KV heads a multiple or a divisor. */
+ * Every rank has the biases of o_proj and down_proj: they are added to the sum over ranks.
+ * Heads and ffn widths must be multiples of the ranks; KV heads a multiple or a divisor. */
 #ifndef MINISGL_MODEL_WEIGHTS_H
 #define MINISGL_MODEL_WEIGHTS_H
 #include "base/err.h"

@@ -6,10 +6,14 @@
 enum { V = 3000 };
 
 static struct result_row run(const struct cpu_ops *ops, const float *x, int32_t n, struct sampling how, int32_t position) {
-    static struct sampler *s;
-    if (!s) s = sampler_new(V);
     struct result_row r = {0};
-    sample_row(s, ops, x, n, &how, position, &r);
+    struct pool *pool;
+    struct err e;
+    assert_int_equal(pool_new(&pool, 1, &e), 0);
+    struct sampler *s = sampler_new(&(struct sampler_args){.ops = ops, .pool = pool, .n_ids = n, .n_total = n, .max_rows = 1});
+    assert_int_equal(sampler_run(s, &(struct sample_row){x, &how, position, &r}, 1, &e), 0);
+    sampler_free(s);
+    pool_free(pool);
     return r;
 }
 

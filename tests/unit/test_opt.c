@@ -63,7 +63,7 @@ static void wrong_ones_are_named(void **state) {
         {"--page-size 0", "from 1"},    {"--nonsense", "--nonsense"},    {"--max 5", "could be"},
         {"--dtype int8", "float16"},    {"--dummy-weight=1", "no value"}, {"stray", "stray"},
         {"-x", "-x"},                   {"--decode", "subcommand"},      {"--max-running-requests 1.5", "1.5"},
-        {"--model=", "empty"},          {"--tp 2", "later version"},     {"--shell", "later version"},
+        {"--model=", "empty"},          {"--tp x", "whole number"},      {"--shell", "later version"},
         {"--cache both", "radix"},      {"--attn fa,fi", "GPU"},     {"--cuda-graph-max-bs 8", "GPU"},
         {"--model-source modelscope", "later version"},
     };

@@ -8,24 +8,17 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
-#include "loop.h"
+#include "engine_rig.h"
 #include "reference.h"
 
 #include <jansson.h>
 #include <math.h>
-#include <pthread.h>
 #include <string.h>
 
 struct model {
     struct config config;
     struct checkpoint *checkpoint;
     struct weights weights;
-};
-
-struct setting {
-    const char *isa;
-    int threads, max_prefill, page_size, n_pages, max_running;
-    bool radix, overlap;
 };
 
 static bool open_model(struct model *m, const char *name) {
@@ -43,52 +36,6 @@ static void close_model(struct model *m) {
     weights_release(&m->weights);
     checkpoint_close(m->checkpoint);
     config_release(&m->config);
-}
-
-static void *run_loop(void *arg) {
-    struct err e;
-    if (loop_run(arg, &e)) fprintf(stderr, "%s\n", e.text), abort();
-    return NULL;
-}
-
-/* Run requests to their end on one setting. False: the machine lacks the instruction set. */
-static bool run_all(const struct model *m, const struct setting *s, struct request *r, int n) {
-    struct sched_args sa = {.max_running = s->max_running, .max_prefill = s->max_prefill, .max_len = m->config.max_position,
-                            .page_size = s->page_size, .n_pages = s->n_pages, .radix = s->radix};
-    struct engine_args ea = {.config = &m->config, .weights = &m->weights, .maker = &dev_cpu, .limits = sched_limits(&sa),
-                             .dev = {.n_threads = s->threads, .isa = s->isa}, .max_len = sa.max_len,
-                             .page_size = sa.page_size, .n_pages = sa.n_pages, .kv_dtype = m->config.dtype};
-    struct engine *engine;
-    struct err e;
-    if (engine_open(&engine, &ea, &e)) {
-        printf("skipped: %s\n", e.text);
-        return false;
-    }
-    struct inbox in;
-    struct outbox out;
-    struct loop loop;
-    inbox_init(&in);
-    assert_int_equal(outbox_init(&out), 0);
-    struct sched *sched = sched_new(&sa);
-    loop_init(&loop, &in, sched, engine, &ea.limits, s->overlap);
-    for (int i = 0; i < n; i++) {
-        r[i].outbox = &out;
-        inbox_push(&in, &r[i]);
-    }
-    pthread_t t;
-    assert_int_equal(pthread_create(&t, NULL, run_loop, &loop), 0);
-    struct news list[16];
-    for (int left = n; left > 0;)
-        for (int k = outbox_take(&out, list, 16, true); k-- > 0;) left -= list[k].finish != FINISH_NONE;
-    inbox_drain_begin(&in);
-    pthread_join(t, NULL);
-    sched_check(sched);
-    loop_release(&loop);
-    sched_free(sched);
-    engine_close(engine);
-    outbox_release(&out);
-    inbox_release(&in);
-    return true;
 }
 
 static int32_t *ints(const json_t *a, int *n) {
@@ -118,7 +65,7 @@ static void match_reference(const char *folder, const char *key, double bound) {
         struct request r = {.prompt = prompt, .n_prompt = n_prompt, .max_tokens = n, .out_tokens = got, .out_logprobs = probs};
         r.sampling.n_logprobs = 1;
         struct setting s = {isas[i], 2, 64, 16, 64, 4, true, false};
-        if (run_all(&m, &s, &r, 1)) {
+        if (run_all(&m.config, &m.weights, &s, &r, 1)) {
             assert_int_equal(r.n_out, n);
             int same = 0;
             while (same < n && got[same] == want[same]) same++;
@@ -197,7 +144,7 @@ static void every_route(const char *folder) {
     for (int i = 0; i < N_ISAS; i++) {
         struct batch_of *alone = make_requests();
         struct setting one = {isas[i], 2, 512, 16, 40, 1, false, false};
-        if (!run_all(&m, &one, alone->r, N_REQ)) {
+        if (!run_all(&m.config, &m.weights, &one, alone->r, N_REQ)) {
             free(alone);
             continue;
         }
@@ -205,7 +152,7 @@ static void every_route(const char *folder) {
             struct batch_of *b = make_requests();
             struct setting s = routes[k].s;
             s.isa = isas[i];
-            run_all(&m, &s, b->r, N_REQ);
+            run_all(&m.config, &m.weights, &s, b->r, N_REQ);
             compare(alone, b, routes[k].name);
             free(b);
         }

@@ -69,7 +69,7 @@ static void cpu_plan(const struct dev *d, const struct dev_shape *s, size_t *kv_
     for (int i = 0; i < BUF_COUNT; i++) n += align64(w[i] * r[i] * sizeof(float));
     n += xh_elements(s) * 2 + xt_elements(s) * 4 + T * (12 + (size_t)s->head_dim * 4);
     n += S * ((size_t)table_length(s) * 4 + sizeof(struct sampling) + 2 * sizeof(struct result_row) + sizeof(struct att_seq));
-    n += (size_t)d->args.n_threads * (scratch_bytes(d, s) + sampler_bytes(s->vocab));
+    n += (size_t)d->args.n_threads * scratch_bytes(d, s) + sampler_bytes(s->vocab, s->limits.max_seqs);
     *kv_bytes = (size_t)s->n_layers * (size_t)s->n_pages * page_size_bytes(s);
     *other_bytes = n;
 }
@@ -88,6 +88,8 @@ static int check_shape(const struct dev_shape *s, struct err *e) {
     if (s->page_size < 1 || s->n_pages < 1 || s->max_len < 1 || s->limits.max_tokens < 1 || s->limits.max_seqs < 1)
         return err_input(e, "expected positive limits, found page size %d, %d pages, length %d, %d tokens and %d sequences a step",
                          s->page_size, s->n_pages, s->max_len, s->limits.max_tokens, s->limits.max_seqs);
+    if (s->vocab_first < 0 || (s->vocab_total && s->vocab_first > s->vocab_total - s->vocab))
+        return err_input(e, "expected a share of the vocabulary of %d, found %d ids from %d", s->vocab_total, s->vocab, s->vocab_first);
     return 0;
 }
 
@@ -131,7 +133,7 @@ static int check_op(const struct dev *d, const struct op *o, int32_t at, struct 
 /* Norm weights and biases of the program: the views that are read as float32 vectors. */
 static const struct view *vector_view(const struct op *o, int i) {
     const struct view *v = NULL;
-    if (o->kind == OP_LINEAR)
+    if (o->kind == OP_LINEAR || o->kind == OP_REDUCE)
         v = &o->bias[i];
     else if ((o->kind == OP_NORM && i == 0) || (o->kind == OP_ROPE_KV && i < 2))
         v = &o->w[i];
@@ -171,10 +173,11 @@ static void unload(struct dev *d) {
     }
     for (int32_t t = 0; t < d->args.n_threads; t++) {
         if (d->scratch) free(d->scratch[t]);
-        if (d->samplers) sampler_free(d->samplers[t]);
     }
+    sampler_free(d->sampler);
+    d->sampler = NULL;
     void **all[] = {(void **)&d->vectors, (void **)&d->vector_memory, (void **)&d->xh, (void **)&d->xt, (void **)&d->tables,
-                    (void **)&d->sampling, (void **)&d->last, (void **)&d->scratch, (void **)&d->samplers,
+                    (void **)&d->sampling, (void **)&d->last, (void **)&d->scratch, (void **)&d->sample_rows,
                     (void **)&d->token, (void **)&d->pos, (void **)&d->seq_of, (void **)&d->cos,
                     (void **)&d->sin, (void **)&d->att, (void **)&d->pending[0].rows, (void **)&d->pending[1].rows};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -212,11 +215,10 @@ static void allocate(struct dev *d) {
     for (size_t i = 0; i < S; i++) d->sampling[i] = (struct sampling){.top_p = 1, .n_logprobs = -1};
     d->last = mem_zalloc(S, sizeof *d->last);
     d->scratch = mem_zalloc(n_threads, sizeof *d->scratch);
-    d->samplers = mem_zalloc(n_threads, sizeof *d->samplers);
-    for (size_t t = 0; t < n_threads; t++) {
-        d->scratch[t] = mem_aligned(64, scratch_bytes(d, s));
-        d->samplers[t] = sampler_new(s->vocab);
-    }
+    for (size_t t = 0; t < n_threads; t++) d->scratch[t] = mem_aligned(64, scratch_bytes(d, s));
+    d->sample_rows = mem_zalloc(S, sizeof *d->sample_rows);
+    d->sampler = sampler_new(&(struct sampler_args){.ops = d->ops, .pool = d->pool, .comm = d->args.comm, .first = s->vocab_first,
+                                                    .n_ids = s->vocab, .n_total = s->vocab_total, .max_rows = s->limits.max_seqs});
     d->token = mem_zalloc(T, sizeof *d->token);
     d->pos = mem_zalloc(T, sizeof *d->pos);
     d->seq_of = mem_zalloc(T, sizeof *d->seq_of);
@@ -230,6 +232,7 @@ static int cpu_load(struct dev *d, const struct dev_shape *shape, const struct d
     unload(d);
     if (check_shape(shape, e)) return -1;
     d->shape = *shape;
+    if (!d->shape.vocab_total) d->shape.vocab_total = shape->vocab;
     d->prog = prog->ops;
     buffer_sizes(shape, d->width, d->rows);
     for (int32_t i = 0; i < prog->n_ops; i++)
@@ -249,8 +252,10 @@ static void cpu_close(struct dev *d) {
     free(d);
 }
 
+static void run_pieces(void *pool, comm_piece_fn *fn, void *arg, int32_t n) { pool_run(pool, fn, arg, n); }
+
 static int cpu_open(struct dev **out, const struct dev_args *args, struct err *e) {
-    if (args->n_ranks > 1) return err_input(e, "expected one CPU rank, found %d; run with a tensor-parallel size of 1", args->n_ranks);
+    if (args->n_ranks > 1 && !args->comm) return err_input(e, "%d ranks need a communicator", args->n_ranks);
     const struct cpu_ops *ops = cpu_ops_find(args->isa, e);
     if (!ops) return -1;
     struct dev *d = mem_zalloc(1, sizeof *d);
@@ -260,6 +265,7 @@ static int cpu_open(struct dev **out, const struct dev_args *args, struct err *e
         free(d);
         return -1;
     }
+    if (args->comm) args->comm->runner = (struct comm_runner){run_pieces, d->pool, args->n_threads};
     snprintf(d->describe, sizeof d->describe, "cpu %s, %d thread%s", ops->isa, args->n_threads, args->n_threads == 1 ? "" : "s");
     *out = d;
     return 0;
@@ -273,7 +279,7 @@ static int cpu_launch(struct dev *d, const struct batch *b, struct err *e) {
     if (!d->kv) return err_machine(e, "the device has no program yet");
     if (d->n_pending == 2) BUG("step %llu: two steps are launched and not collected", (unsigned long long)b->step);
     if (batch_check(b)) return err_machine(e, "step %llu: the batch does not fit its checksum", (unsigned long long)b->step);
-    step_run(d, b, &d->pending[(d->first_pending + d->n_pending) % 2]);
+    if (step_run(d, b, &d->pending[(d->first_pending + d->n_pending) % 2], e)) return -1;
     d->n_pending++;
     return 0;
 }

@@ -2,6 +2,7 @@
  * Everything here belongs to the rank thread; compute threads touch it only inside pool_run. */
 #ifndef MINISGL_DEV_CPU_DEVICE_H
 #define MINISGL_DEV_CPU_DEVICE_H
+#include "comm/comm.h"
 #include "dev/cpu/ops.h"
 #include "dev/cpu/pool.h"
 #include "dev/cpu/sample.h"
@@ -54,7 +55,8 @@ struct dev {
     struct sampling *sampling;  /* [max_seqs] by slot */
     int32_t *last;              /* [max_seqs] by slot */
     void **scratch;             /* [n_threads] */
-    struct sampler **samplers;  /* [n_threads] */
+    struct sampler *sampler;
+    struct sample_row *sample_rows; /* [max_seqs] */
     struct moe moe;
 
     /* The step. */
@@ -78,7 +80,10 @@ struct lin_args {
 };
 
 /* step.c */
-void step_run(struct dev *d, const struct batch *b, struct pending *out);
+/* -1: another rank failed or runs another step; *e. */
+int step_run(struct dev *d, const struct batch *b, struct pending *out, struct err *e);
+/* Add up n floats over the ranks; `what` and layer for the sentence when one does not come. */
+int step_sum(struct dev *d, float *buf, size_t n, const char *what, int32_t layer, struct err *e);
 struct lin_job step_lin_job(const struct dev *d, const struct lin_args *a);
 void step_linear(struct dev *d, const struct lin_args *a);
 /* fn(d, row, thread) for each row; `cost`: elements touched by one, so that small work stays on the caller. */
@@ -88,6 +93,6 @@ void step_rows(struct dev *d, step_row_fn *fn, void *arg, int32_t rows, size_t c
 /* moe.c */
 void moe_init(struct dev *d);
 void moe_release(struct dev *d);
-void moe_run(struct dev *d, const struct op *o);
+int moe_run(struct dev *d, const struct op *o, struct err *e);
 
 #endif

@@ -1,5 +1,6 @@
 /* moe.c: OP_MOE: route tokens to experts, let every expert take all of its tokens at once, add the answers by rank.
- * A token's numbers do not depend on its neighbours: LINEAR's rows are independent and the sum goes by rank.
+ * A token's numbers do not depend on its neighbours: LINEAR's rows are independent and the sum goes by rank. Several ranks of a model
+ * add up the experts' outputs before these are weighted, so that their number does not show in the sum.
  * Runs on the rank thread; at most MOE_TOKENS tokens at a time, which bounds the memory. */
 #include "dev/cpu/device.h"
 
@@ -181,7 +182,7 @@ static void combine_row(struct dev *d, void *arg, int32_t t, int32_t thread) {
     }
 }
 
-void moe_run(struct dev *d, const struct op *o) {
+int moe_run(struct dev *d, const struct op *o, struct err *e) {
     size_t E = (size_t)d->shape.hidden, F = (size_t)o->experts[0].n;
     for (int32_t t0 = 0; t0 < d->n_tokens; t0 += MOE_TOKENS) {
         struct run r = {o, t0, d->n_tokens - t0 < MOE_TOKENS ? d->n_tokens - t0 : MOE_TOKENS};
@@ -193,6 +194,8 @@ void moe_run(struct dev *d, const struct op *o) {
         run_experts(d, &r, &(struct lin_args){.x = d->moe.x, .y = d->moe.gu, .ldx = E, .ldy = 2 * F, .k_slices = 1}, 0);
         step_rows(d, silu_entry, &r, r.n * o->top_k, F * 4);
         run_experts(d, &r, &(struct lin_args){.x = d->moe.ff, .y = d->moe.y, .ldx = F, .ldy = E, .k_slices = o->k_slices}, 2);
+        if (step_sum(d, d->moe.y, (size_t)(r.n * o->top_k) * E, "the sum of the experts' outputs", o->layer, e)) return -1;
         step_rows(d, combine_row, &r, r.n, E * (size_t)o->top_k);
     }
+    return 0;
 }

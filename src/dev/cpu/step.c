@@ -129,7 +129,13 @@ static void embed_row(struct dev *d, void *arg, int32_t t, int32_t thread) {
     (void)thread;
     const struct op *o = ((struct op_ref *)arg)->o;
     const struct view *w = &o->w[0];
-    d->ops->load(row_of(d, o->out, t), elem_at(w->data, w->dtype, (int64_t)d->token[t] * w->ld), w->dtype, w->k);
+    int32_t token = d->token[t] - d->shape.vocab_first;
+    float *to = row_of(d, o->out, t);
+    if (token >= 0 && token < w->n) {
+        d->ops->load(to, elem_at(w->data, w->dtype, (int64_t)token * w->ld), w->dtype, w->k);
+        return;
+    }
+    for (int32_t i = 0; i < w->k; i++) to[i] = -0.0f;
 }
 
 static void norm_row(struct dev *d, void *arg, int32_t t, int32_t thread) {
@@ -193,18 +199,62 @@ static void run_rows(struct dev *d, const struct op *o) {
             memcpy(row_of(d, o->out, s[i].row), row_of(d, o->in, d->att[i].row + s[i].n_tokens - 1), n * sizeof(float));
 }
 
-static void sample_seq(struct dev *d, void *arg, int32_t i, int32_t thread) {
-    const struct batch_seq *s = &batch_seqs(d->batch)[i];
-    struct pending *out = arg;
-    if (s->row < 0) return;
-    struct result_row *r = &out->rows[s->row];
-    sample_row(d->samplers[thread], d->ops, row_of(d, BUF_LOGITS, s->row), d->shape.vocab, &d->sampling[s->slot],
-               s->pos + s->n_tokens, r);
-    r->slot = s->slot;
-    d->last[s->slot] = r->tokens[0];
+static int run_sample(struct dev *d, struct pending *out, struct err *e) {
+    const struct batch *b = d->batch;
+    if (d->args.comm) comm_at(d->args.comm, b->step, "sampling", -1);
+    for (int32_t i = 0; i < b->n_seqs; i++) {
+        const struct batch_seq *s = &batch_seqs(b)[i];
+        if (s->row < 0) continue;
+        d->sample_rows[s->row] = (struct sample_row){row_of(d, BUF_LOGITS, s->row), &d->sampling[s->slot], s->pos + s->n_tokens, &out->rows[s->row]};
+        out->rows[s->row].slot = s->slot;
+    }
+    if (sampler_run(d->sampler, d->sample_rows, d->n_rows, e)) return -1;
+    for (int32_t i = 0; i < d->n_rows; i++) d->last[out->rows[i].slot] = out->rows[i].tokens[0];
+    return 0;
 }
 
-static void run_op(struct dev *d, int32_t i, struct pending *out) {
+/* ---- ranks ---- */
+
+int step_sum(struct dev *d, float *buf, size_t n, const char *what, int32_t layer, struct err *e) {
+    if (!d->args.comm) return 0;
+    comm_at(d->args.comm, d->batch->step, what, layer);
+    return comm_sum_f32(d->args.comm, buf, n, e);
+}
+
+static void bias_row(struct dev *d, void *arg, int32_t t, int32_t thread) {
+    (void)thread;
+    struct op_ref *r = arg;
+    d->ops->axpy(row_of(d, r->o->in, t), 1, r->v->v[0], r->n);
+}
+
+static int run_reduce(struct dev *d, struct op_ref *r, struct err *e) {
+    enum buf_id in = r->o->in;
+    const char *what = in == BUF_H ? "the sum of the embeddings" : r->o[-1].in == BUF_ATT ? "the sum after attention" : "the sum after the MLP";
+    if (step_sum(d, d->buf[in], (size_t)d->n_tokens * d->width[in], what, r->o->layer, e)) return -1;
+    r->n = r->o->bias[0].k;
+    if (r->v->v[0]) step_rows(d, bias_row, r, d->n_tokens, d->width[in]);
+    return 0;
+}
+
+/* Before the first sum: all ranks must be at the same step with the same batch. */
+static int check_ranks(struct dev *d, const struct batch *b, struct err *e) {
+    struct {
+        uint64_t step, checksum;
+    } mine = {b->step, b->checksum}, all[COMM_MAX_RANKS];
+    struct comm *c = d->args.comm;
+    if (!c) return 0;
+    comm_at(c, b->step, "the comparison of batches", -1);
+    if (comm_gather(c, &mine, all, sizeof mine, e)) return -1;
+    for (int32_t i = 1; i < c->n_ranks; i++)
+        if (all[i].step != all[0].step || all[i].checksum != all[0].checksum)
+            return err_machine(e, "rank %d runs step %llu with a batch of checksum %08llx, rank 0 runs step %llu with %08llx: expected the same; "
+                                  "a machine computes wrongly or this is a bug of minisgl",
+                               i, (unsigned long long)all[i].step, (unsigned long long)all[i].checksum, (unsigned long long)all[0].step,
+                               (unsigned long long)all[0].checksum);
+    return 0;
+}
+
+static int run_op(struct dev *d, int32_t i, struct pending *out, struct err *e) {
     const struct op *o = &d->prog[i];
     struct op_ref r = {o, &d->vectors[i], 0};
     int32_t T = d->n_tokens;
@@ -227,11 +277,12 @@ static void run_op(struct dev *d, int32_t i, struct pending *out) {
             }
         step_rows(d, silu_row, &r, T, (size_t)r.n * 4);
         break;
-    case OP_MOE: moe_run(d, o); break;
-    case OP_REDUCE: break; /* one rank: nothing to add */
+    case OP_MOE: return moe_run(d, o, e);
+    case OP_REDUCE: return run_reduce(d, &r, e);
     case OP_ROWS: run_rows(d, o); break;
-    case OP_SAMPLE: step_rows(d, sample_seq, out, d->batch->n_seqs, SMALL_WORK); break;
+    case OP_SAMPLE: return run_sample(d, out, e);
     }
+    return 0;
 }
 
 /* ---- what the batch brings ---- */
@@ -268,8 +319,8 @@ static void take_seqs(struct dev *d, const struct batch *b) {
             d->token[t] = s->token_at < 0 ? d->last[s->slot] : batch_tokens(b)[s->token_at + k];
             d->pos[t] = s->pos + k;
             d->seq_of[t] = i;
-            if (d->token[t] < 0 || d->token[t] >= d->shape.vocab)
-                BUG("step %llu: token %d of a vocabulary of %d", (unsigned long long)b->step, d->token[t], d->shape.vocab);
+            if (d->token[t] < 0 || d->token[t] >= d->shape.vocab_total)
+                BUG("step %llu: token %d of a vocabulary of %d", (unsigned long long)b->step, d->token[t], d->shape.vocab_total);
         }
     }
     if (rows != b->n_rows || rows > d->shape.limits.max_seqs)
@@ -297,13 +348,16 @@ static void angle_row(struct dev *d, void *arg, int32_t t, int32_t thread) {
     }
 }
 
-void step_run(struct dev *d, const struct batch *b, struct pending *out) {
+int step_run(struct dev *d, const struct batch *b, struct pending *out, struct err *e) {
+    if (check_ranks(d, b, e)) return -1;
     d->batch = b;
     take_changes(d, b);
     take_seqs(d, b);
     if (d->shape.rope.inv_freq) step_rows(d, angle_row, NULL, d->n_tokens, (size_t)d->shape.rope.dim * 32);
     out->step = b->step;
     out->n_rows = d->n_rows;
-    for (int32_t i = 0; i < d->n_ops; i++) run_op(d, i, out);
+    for (int32_t i = 0; i < d->n_ops; i++)
+        if (run_op(d, i, out, e)) return -1;
     d->batch = NULL;
+    return 0;
 }
