@@ -1,9 +1,9 @@
 /* test_host.c: what is read of a machine, from made-up /proc and /sys trees; commands with deadlines. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <cmocka.h>
 
 #include "hw/bandwidth.h"
 #include "hw/host.h"
