@@ -11,7 +11,7 @@ PREFIX ?= /usr/local
 WARN := -Wall -Wextra -Werror -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes -Wshadow -Wvla
 CFLAGS ?= -O2 -g
 BASE_CFLAGS := -std=c11 -D_GNU_SOURCE -Isrc -I$(B)/gen -fno-math-errno -ffp-contract=off -pthread $(WARN)
-LDLIBS := -lyajl -ljansson -lpcre2-8 -lutf8proc -levent_core -lcrypto -ldl -lm -pthread
+LDLIBS := -lyajl -ljansson -lpcre2-8 -lutf8proc -levent_core -lcurl -lcrypto -ldl -lm -pthread
 SAN_address := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 SAN_undefined := -fsanitize=undefined -fno-sanitize-recover=undefined
 SAN_thread := -fsanitize=thread

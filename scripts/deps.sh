@@ -32,8 +32,8 @@ need_packages() {
     rm -f "$log"
 }
 
-build_packages=(gcc make libc6-dev libevent-dev libssl-dev libjansson-dev libyajl-dev libpcre2-dev libutf8proc-dev)
-test_packages=(libcmocka-dev python3 python3-venv xz-utils curl ca-certificates)
+build_packages=(gcc make libc6-dev ca-certificates libcurl4-openssl-dev libevent-dev libssl-dev libjansson-dev libyajl-dev libpcre2-dev libutf8proc-dev)
+test_packages=(libcmocka-dev python3 python3-venv xz-utils curl)
 
 # Build quietly; show everything when it fails.
 build() {

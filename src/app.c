@@ -6,9 +6,9 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "hub/find.h"
 #include "hw/host.h"
 #include "model/decoder.h"
+#include "model_dir.h"
 #include "text/template.h"
 #include "text/tokenizer.h"
 
@@ -269,7 +269,7 @@ int app_open(struct app *a, const struct options *o, struct err *e) {
     if (check_ranks(o, e)) return -1;
     if (a->n_ranks > 1) log_info("Initializing tensor parallelism with %d CPU ranks", a->n_ranks);
     inbox_init(&a->inbox);
-    a->dir = model_find(o->model, e);
+    a->dir = model_dir(o, o->dummy_weight ? HUB_CONFIG : HUB_TEXT | HUB_WEIGHTS, e);
     if (!a->dir || load_model(a, o, e) || open_machinery(a, o, e)) {
         release(a);
         return -1;

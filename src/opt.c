@@ -16,7 +16,7 @@ enum kind { TEXT, INT, REAL, FLAG, CHOICE };
 struct row {
     const char *name;    /* without the dashes; the first word of names is shown first */
     const char *aliases; /* blank-separated */
-    const char *env;     /* NULL: none */
+    const char *env;     /* blank-separated, the first that is set counts; NULL: none. A row with an empty name has nothing else */
     enum kind kind;
     size_t at;
     double min, max;     /* INT, REAL */
@@ -28,12 +28,13 @@ struct row {
 };
 
 #define AT(field) offsetof(struct options, field)
+#define CMD_MODEL (CMD_ALL & ~CMD_HELP) /* all that take a model */
 #define ONE_GPU_LATER "it matters on GPUs only, and the CUDA backend comes with a later version"
 
 static const struct row rows[] = {
-    {"model", "model-path", NULL, TEXT, AT(model), 0, 0, "DIR|NAME", "builtin", CMD_ALL & ~CMD_HELP,
-     "the model: a Hugging Face checkpoint folder, or the name of a known shape (with --dummy-weight); `builtin` is the "
-     "small help-desk model that comes with the program", NULL},
+    {"model", "model-path", NULL, TEXT, AT(model), 0, 0, "DIR|NAME", "builtin", CMD_MODEL,
+     "the model: a checkpoint folder, or a name such as `Qwen/Qwen3-0.6B`, which is looked up in the cache of downloaded models "
+     "and else downloaded; `builtin` is the small help-desk model that comes with the program", NULL},
     {"host", "", NULL, TEXT, AT(host), 0, 0, "ADDRESS", "0.0.0.0", CMD_SERVE, "address to listen on", NULL},
     {"port", "", NULL, INT, AT(port), 0, 65535, "N", "1919", CMD_SERVE,
      "port of the API server; 0 takes a free one and says which", NULL},
@@ -102,9 +103,36 @@ static const struct row rows[] = {
      "a Jinja chat template instead of the model's own", NULL},
     {"dummy-weight", "", NULL, FLAG, AT(dummy_weight), 0, 0, NULL, NULL, CMD_RUNS,
      "random weights made from config.json alone: to measure speed without a checkpoint", NULL},
-    {"model-source", "", NULL, CHOICE, AT(model_source), 0, 0, "huggingface|modelscope", "huggingface", CMD_RUNS,
-     "where a model that is not on disk would be downloaded from",
-     "downloads come with a later version; give --model a folder"},
+    {"model-source", "", NULL, CHOICE, AT(model_source), 0, 0, "huggingface|modelscope", "huggingface", CMD_MODEL,
+     "the hub that a model's name belongs to", NULL},
+    {"revision", "", NULL, TEXT, AT(revision), 0, 0, "REV", NULL, CMD_MODEL,
+     "branch, tag or commit of a model on the hub (default: main, or master on ModelScope)", NULL},
+    {"offline", "", "HF_HUB_OFFLINE TRANSFORMERS_OFFLINE", FLAG, AT(offline), 0, 0, NULL, NULL, CMD_MODEL,
+     "download nothing: a model must be a folder or in the cache", NULL},
+    {"hf-endpoint", "", "HF_ENDPOINT", TEXT, AT(hf_endpoint), 0, 0, "URL", "https://huggingface.co", CMD_MODEL,
+     "address of the Hugging Face hub, or of a mirror of it", NULL},
+    {"hf-token", "", "HF_TOKEN HUGGING_FACE_HUB_TOKEN", TEXT, AT(hf_token), 0, 0, "TOKEN", NULL, CMD_MODEL,
+     "for private and gated models; better given by the environment, since others can read command lines (default: the file "
+     "HF_HOME/token)", NULL},
+    {"hf-home", "", "HF_HOME", TEXT, AT(hf_home), 0, 0, "DIR", NULL, CMD_MODEL,
+     "where Hugging Face's tools keep their files (default: ~/.cache/huggingface)", NULL},
+    {"hf-hub-cache", "", "HF_HUB_CACHE HUGGINGFACE_HUB_CACHE", TEXT, AT(hf_cache), 0, 0, "DIR", NULL, CMD_MODEL,
+     "where downloaded models lie, shared with Hugging Face's tools (default: HF_HOME/hub)", NULL},
+    {"modelscope-endpoint", "", "MODELSCOPE_ENDPOINT MODELSCOPE_DOMAIN", TEXT, AT(modelscope_endpoint), 0, 0, "URL",
+     "https://www.modelscope.cn", CMD_MODEL, "address of ModelScope", NULL},
+    {"modelscope-token", "", "MODELSCOPE_API_TOKEN", TEXT, AT(modelscope_token), 0, 0, "TOKEN", NULL, CMD_MODEL,
+     "for private models on ModelScope", NULL},
+    {"modelscope-cache", "", "MODELSCOPE_CACHE", TEXT, AT(modelscope_cache), 0, 0, "DIR", NULL, CMD_MODEL,
+     "where models from ModelScope lie (default: ~/.cache/modelscope)", NULL},
+    {"hub-timeout", "", "HF_HUB_DOWNLOAD_TIMEOUT", INT, AT(hub_timeout), 1, 3600, "S", "30", CMD_MODEL,
+     "seconds without a byte from the hub after which the connection counts as cut", NULL},
+    {"proxy", "", NULL, TEXT, AT(proxy), 0, 0, "URL", NULL, CMD_MODEL,
+     "proxy for downloads (default: https_proxy, http_proxy, all_proxy and no_proxy of the environment, as curl takes them)", NULL},
+    {"ca-file", "", "SSL_CERT_FILE REQUESTS_CA_BUNDLE CURL_CA_BUNDLE", TEXT, AT(ca_file), 0, 0, "FILE", NULL, CMD_MODEL,
+     "certificates to trust when downloading (default: the system's)", NULL},
+    {"", "", "HOME", TEXT, AT(home), 0, 0, NULL, NULL, CMD_MODEL, "where ~ is, for the folders above", NULL},
+    {"", "", "XDG_CACHE_HOME", TEXT, AT(cache_home), 0, 0, NULL, NULL, CMD_MODEL,
+     "instead of ~/.cache, for Hugging Face's files", NULL},
     {"shell-mode", "", NULL, FLAG, AT(shell), 0, 0, NULL, NULL, CMD_SERVE, "chat in the terminal instead of serving",
      "the interactive shell comes with a later version; `minisgl generate --model M \"prompt\"` answers one prompt"},
     {"max-connections", "", NULL, INT, AT(max_connections), 1, 65536, "N", "4096", CMD_SERVE,
@@ -220,13 +248,41 @@ static int set_given(struct options *o, const struct row *r, const char *value, 
     return set(o, r, value, as, e);
 }
 
+/* A flag in the environment: 1 or 0, in the spellings that Hugging Face's tools take too. */
+static int flag_value(const char *value, const char *as, bool *on, struct err *e) {
+    static const char *const yes[] = {"1", "true", "yes", "on"}, *const no[] = {"0", "false", "no", "off"};
+    for (int i = 0; i < 4; i++) {
+        if (same(value, yes[i]) || same(value, no[i])) {
+            *on = same(value, yes[i]);
+            return 0;
+        }
+    }
+    return err_input(e, "%s: expected 1 or 0, found '%s'", as, value);
+}
+
+/* The first of a row's environment variables that is set and not empty. */
+static int set_from_env(struct options *o, const struct row *r, struct err *e) {
+    char name[64];
+    for (const char *p = r->env; p && *p;) {
+        size_t w = strcspn(p, " ");
+        snprintf(name, sizeof name, "%.*s", (int)w, p);
+        const char *value = getenv(name);
+        bool on = true;
+        if (value && *value) {
+            if (r->kind == FLAG && flag_value(value, name, &on, e)) return -1;
+            return on ? set_given(o, r, value, name, e) : 0;
+        }
+        p += w + (p[w] == ' ');
+    }
+    return 0;
+}
+
 static int set_defaults(struct options *o, unsigned command, struct err *e) {
     *o = (struct options){0};
     for (int i = 0; i < N_ROWS; i++) {
         const struct row *r = &rows[i];
         if (r->def && set(o, r, r->def, r->name, e)) return -1;
-        const char *value = r->env && (r->commands & command) ? getenv(r->env) : NULL;
-        if (value && *value && set_given(o, r, value, r->env, e)) return -1;
+        if ((r->commands & command) && set_from_env(o, r, e)) return -1;
     }
     return 0;
 }
@@ -325,7 +381,8 @@ void options_help(FILE *to, unsigned command, const char *usage) {
     for (int i = 0; i < N_ROWS; i++) {
         const struct row *r = &rows[i];
         if (!(r->commands & command)) continue;
-        fprintf(to, "  --%s%s%s", r->name, r->arg ? " " : "", r->arg ? r->arg : "");
+        if (*r->name) fprintf(to, "  --%s%s%s", r->name, r->arg ? " " : "", r->arg ? r->arg : "");
+        else fprintf(to, "  (environment)");
         for (const char *p = r->aliases; *p;) {
             size_t w = strcspn(p, " ");
             fprintf(to, ", --%.*s", (int)w, p);
@@ -360,7 +417,7 @@ void options_json(FILE *to) {
     buf_init(&b, 1 << 20);
     for (int i = 0; i < N_ROWS; i++) {
         const struct row *r = &rows[i];
-        buf_addf(&b, "%s{\"name\":\"--%s\",\"aliases\":[", i ? ",\n " : "[", r->name);
+        buf_addf(&b, "%s{\"name\":\"%s%s\",\"aliases\":[", i ? ",\n " : "[", *r->name ? "--" : "", r->name);
         for (const char *p = r->aliases; *p;) {
             size_t w = strcspn(p, " ");
             buf_addf(&b, "%s\"--%.*s\"", p == r->aliases ? "" : ",", (int)w, p);
@@ -397,9 +454,9 @@ void options_markdown(FILE *to) {
     for (int i = 0; i < N_ROWS; i++) {
         const struct row *r = &rows[i];
         if (!(r->commands & CMD_RUNS) || r->at == AT(help)) continue;
-        fprintf(to, "| `--%s%s", r->name, r->arg ? " " : "");
+        fprintf(to, *r->name ? "| `--%s%s" : "| (environment)%s%s", r->name, r->arg ? " " : "");
         if (r->arg) print_cell(to, r->arg);
-        fprintf(to, "`");
+        fprintf(to, *r->name ? "`" : "");
         for (const char *p = r->aliases; *p;) {
             size_t w = strcspn(p, " ");
             fprintf(to, ", `--%.*s`", (int)w, p);

@@ -30,12 +30,15 @@ struct options {
     const char *model, *served_model_name, *chat_template, *model_source;
     const char *dtype, *device, *cpu_isa, *attention, *moe_backend, *cache_type, *policy, *log_level, *fault;
     const char *host, *api_key, *out, *trace, *gpu, *overlap, *plot;
+    const char *revision, *hf_token, *hf_endpoint, *hf_home, *hf_cache, *proxy, *ca_file, *home, *cache_home;
+    const char *modelscope_token, *modelscope_endpoint, *modelscope_cache;
     int64_t tp, port, threads, num_tokenizer;
     int64_t max_running, max_seq_len, max_prefill, page_size, num_pages, cuda_graph_max_bs, max_queued;
     int64_t comm_timeout, target_itl, request_timeout, max_connections, max_body, seed, shard_bytes;
+    int64_t hub_timeout;
     int64_t gpus, sim_requests, max_tokens, input_length, output_length; /* simulate */
     double memory_ratio, rate_scale, rate, shared_prefix;
-    bool dummy_weight, shell, disable_pynccl, disable_overlap, decode, special, json, markdown, fields, raw, help;
+    bool dummy_weight, offline, shell, disable_pynccl, disable_overlap, decode, special, json, markdown, fields, raw, help;
     const char *positional; /* generate: the prompt; help: a subcommand */
 };
 

@@ -1,7 +1,7 @@
 /* dummy.c: `minisgl dummy`: write a checkpoint of random weights. The main thread; refuses a folder that is not empty.
  */
 #include "cli/cli.h"
-#include "hub/find.h"
+#include "model_dir.h"
 #include "model/weights.h"
 #include "opt.h"
 
@@ -17,7 +17,7 @@ int cmd_dummy(int argc, char **argv) {
         err_input(&e, "--out is missing; it names the folder to write");
         return cli_fail(&e);
     }
-    char *dir = model_find(o.model, &e);
+    char *dir = model_dir(&o, HUB_CONFIG, &e);
     if (!dir) return cli_fail(&e);
     int rc = dummy_write(dir, o.out, (uint64_t)o.seed, (size_t)o.shard_bytes, &e);
     free(dir);

@@ -3,7 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "cli/cli.h"
-#include "hub/find.h"
+#include "model_dir.h"
 #include "opt.h"
 #include "sim/plot.h"
 
@@ -59,7 +59,7 @@ static int size_pool(const struct options *o, const struct config *c, const stru
 }
 
 static int set_up(const struct options *o, struct config *c, struct cost *cost, struct sim_args *a, struct err *e) {
-    char *dir = model_find(o->model, e);
+    char *dir = model_dir(o, HUB_CONFIG, e);
     if (!dir) return -1;
     int rc = config_open(c, dir, e);
     free(dir);

@@ -10,7 +10,7 @@
 #include "text/template.h"
 #include "cli/cli.h"
 #include "cli/lines.h"
-#include "hub/find.h"
+#include "model_dir.h"
 #include "opt.h"
 
 #include <jansson.h>
@@ -111,7 +111,7 @@ static void answer_line(void *ctx, const char *line, size_t n) {
 }
 
 static struct chat_template *open_template(const struct options *o, struct err *e) {
-    char *dir = model_find(o->model, e);
+    char *dir = model_dir(o, HUB_TEXT, e);
     if (!dir) return NULL;
     struct chat_template *t = chat_template_open(dir, o->chat_template, e);
     free(dir);

@@ -9,7 +9,7 @@
 #include "base/buf.h"
 #include "cli/cli.h"
 #include "cli/lines.h"
-#include "hub/find.h"
+#include "model_dir.h"
 #include "opt.h"
 #include "text/tokenizer.h"
 
@@ -86,7 +86,7 @@ int cmd_tokenize(int argc, char **argv) {
     if (options_parse(&o, CMD_TOKENIZE, argc, argv, &e)) return cli_fail(&e);
     if (o.help) return cli_help(CMD_TOKENIZE);
     cli_begin(&o);
-    char *dir = model_find(o.model, &e);
+    char *dir = model_dir(&o, HUB_TEXT, &e);
     if (!dir) return cli_fail(&e);
     struct work w = {.o = &o, .t = tokenizer_open(dir, &e)};
     free(dir);

@@ -1,8 +1,8 @@
-/* find.c: see find.h. No state; any thread. Refuses names that are in none of the places: nothing is downloaded. */
+/* find.c: see find.h. No state; one thread at a time. Refuses names that are neither folders nor could be on a hub. */
 #include "hub/find.h"
 
-#include "base/buf.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -40,39 +40,63 @@ static int places_of(const char *base, char *places[2]) {
     return n;
 }
 
-/* place/name when it is a folder, as a clean path; else NULL. */
-static char *look(const char *place, const char *name) {
+/* place/name when it is a folder with what is needed, as a clean path; else NULL. *there: it is a folder. */
+static char *look(const char *place, const char *name, unsigned need, bool *there) {
     char *path = path_join(place, name), *real = dir_exists(path) ? realpath(path, NULL) : NULL;
+    char *missing = real ? layout_missing(real, NULL, need) : NULL;
     free(path);
+    *there |= real != NULL;
+    if (missing) free(real), real = NULL;
+    free(missing);
     return real;
 }
 
-static void not_found(const char *name, char **places, int n, struct err *e) {
-    struct buf b;
-    buf_init(&b, 700);
-    for (int i = 0; i < n; i++) buf_addf(&b, "%s%s", i ? " and " : "", places[i]);
-    err_input(
-        e,
-        "there is no model %.100s: it is no folder, and not in %s; downloads come with a later version, until then "
-        "fetch the checkpoint yourself and give its folder",
-        name, buf_str(&b));
-    buf_release(&b);
+/* models/NAME beside the program. *shape: the folder is there, but has only a part of what is needed. */
+static char *find_beside(const char *name, unsigned need, bool *shape, struct err *e) {
+    char *places[2], *found = NULL, *base = program_folder(e);
+    bool there = false;
+    if (!base) return NULL;
+    int n = places_of(base, places);
+    for (int i = 0; i < n && !found; i++) found = look(places[i], name, need, &there);
+    if (!found && !strcmp(name, "builtin"))
+        err_input(e, "the built-in model is neither in %s%s%s; give --model a folder or a name", places[0], n > 1 ? " nor in " : "",
+                  n > 1 ? places[1] : "");
+    *shape = there && !found;
+    for (int i = 0; i < n; i++) free(places[i]);
+    free(base);
+    return found;
 }
 
-char *model_find(const char *name, struct err *e) {
-    char *places[2], *found = NULL;
-    if (!name) name = "builtin";
+static char *find_on_hub(const char *name, unsigned need, bool shape, const struct hub_settings *s, hub_check *check, struct err *e) {
+    struct layout l;
+    char *missing = NULL, *found = NULL;
+    if (layout_init(&l, s, name, e)) return NULL;
+    found = layout_find(&l, need, &missing);
+    if (found) log_info("found %s in %s", name, found);
+    else if (!s->offline) found = hub_download(&l, need, check, e);
+    else err_input(e, "%s is not in %s (it lacks %s), and HF_HUB_OFFLINE or --offline forbids to download it", name, l.root, missing);
+    if (!found && shape && strlen(e->text) + 100 < sizeof e->text)
+        strcpy(e->text + strlen(e->text), " (its shape is known: --dummy-weight runs it with random weights)");
+    free(missing);
+    layout_release(&l);
+    return found;
+}
+
+char *model_find(const char *name, unsigned need, const struct hub_settings *s, hub_check *check, struct err *e) {
+    bool shape = false, builtin = !name || !strcmp(name, "builtin");
+    if (builtin) return find_beside("builtin", HUB_CONFIG, &shape, e);
     if (!*name) {
         err_input(e, "the model's name is empty; give a folder or a name");
         return NULL;
     }
-    if (strcmp(name, "builtin") && dir_exists(name)) return mem_strdup(name);
-    char *base = program_folder(e);
-    if (!base) return NULL;
-    int n = places_of(base, places);
-    for (int i = 0; i < n && !found; i++) found = look(places[i], name);
-    if (!found) not_found(name, places, n, e);
-    for (int i = 0; i < n; i++) free(places[i]);
-    free(base);
-    return found;
+    if (dir_exists(name)) return mem_strdup(name);
+    if (!hub_name_valid(name, s->source)) {
+        err_input(e, "there is no folder %.300s, and it is no name of a model on %s (ORG/NAME)", name,
+                  s->source == HUB_HUGGINGFACE ? "Hugging Face" : "ModelScope");
+        return NULL;
+    }
+    e->kind = ERR_NONE;
+    char *found = find_beside(name, need, &shape, e);
+    if (found || e->kind) return found;
+    return find_on_hub(name, need, shape, s, check, e);
 }

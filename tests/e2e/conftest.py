@@ -15,6 +15,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = pathlib.Path(os.environ.get("MINISGL_TEST_PROGRAM") or ROOT / "build" / "minisgl").resolve()
 
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the real hub
+
+
 class Server:
     def __init__(self, *options):
         self.log = []

@@ -113,10 +113,12 @@ static void bad_traces(void **state) {
 
 /* ---- cost ---- */
 
+static const struct hub_settings no_hub = {.hf_cache = "/nonexistent", .offline = true};
+
 static void cost_of(struct cost *c, const char *model, const char *gpu, int32_t n) {
     struct err e = {0};
     struct config m;
-    char *dir = model_find(model, &e);
+    char *dir = model_find(model, HUB_CONFIG, &no_hub, NULL, &e);
     if (!dir || config_open(&m, dir, &e) || cost_init(c, &m, gpu_find(gpu), n, &e)) fail_msg("%s", e.text);
     free(dir);
     config_release(&m);
@@ -147,7 +149,7 @@ static void costs(void **state) {
     assert_null(gpu_find("h300"));
     struct config m;
     struct err e = {0};
-    char *dir = model_find("Qwen/Qwen3-32B", &e);
+    char *dir = model_find("Qwen/Qwen3-32B", HUB_CONFIG, &no_hub, NULL, &e);
     assert_int_equal(config_open(&m, dir, &e), 0);
     assert_int_equal(cost_init(&four, &m, gpu_find("h200"), 3, &e), -1);
     config_release(&m);

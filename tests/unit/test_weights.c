@@ -422,19 +422,22 @@ static void prefetch_reads_everything(void **state) {
 static void models_are_found_by_name(void **state) {
     (void)state;
     struct err e = {0};
-    char *dir = model_find("Qwen/Qwen3-0.6B", &e);
+    const struct hub_settings s = {.hf_cache = "/nonexistent", .offline = true};
+    char *dir = model_find("Qwen/Qwen3-0.6B", HUB_CONFIG, &s, NULL, &e);
     if (!dir) fail_msg("%s", e.text);
     char *config = path_join(dir, "config.json");
     assert_true(file_exists(config));
     free(config);
     free(dir);
-    dir = model_find("tests/model/fixtures/llama", &e);
+    dir = model_find("tests/model/fixtures/llama", HUB_WEIGHTS, &s, NULL, &e);
     assert_string_equal(dir, "tests/model/fixtures/llama");
     free(dir);
-    assert_null(model_find("Qwen/no-such-model", &e));
+    assert_null(model_find("Qwen/no-such-model", HUB_CONFIG, &s, NULL, &e));
     assert_non_null(strstr(e.text, "Qwen/no-such-model"));
-    assert_non_null(strstr(e.text, "/share/minisgl/models"));
-    assert_null(model_find("", &e));
+    assert_non_null(strstr(e.text, "/nonexistent/models--Qwen--no-such-model"));
+    assert_null(model_find("Qwen/Qwen3-0.6B", HUB_WEIGHTS, &s, NULL, &e)); /* only its shape is here */
+    assert_non_null(strstr(e.text, "--dummy-weight"));
+    assert_null(model_find("", HUB_CONFIG, &s, NULL, &e));
 }
 
 int main(void) {
