@@ -3,7 +3,7 @@
 #include "cli/doctor.h"
 
 #include "cli/cli.h"
-#include "hub/find.h"
+#include "model_dir.h"
 #include "sched/sched.h"
 
 #include <stdio.h>
@@ -64,7 +64,7 @@ static void count_degree(const struct doctor *d, struct doctor_degree *g) {
 }
 
 static int read_model(struct doctor *d, struct err *e) {
-    char *dir = model_find(d->o->model, e);
+    char *dir = model_dir(d->o, HUB_CONFIG, e);
     if (!dir) return -1;
     int rc = config_open(&d->config, dir, e);
     free(dir);
