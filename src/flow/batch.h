@@ -8,7 +8,7 @@
  * Layout: struct batch, then the arrays at the offsets that batch_size() computed from the limits. */
 #ifndef MINISGL_FLOW_BATCH_H
 #define MINISGL_FLOW_BATCH_H
-#include "flow/request.h"
+#include "flow/sampling.h"
 
 #include <stddef.h>
 #include <stdint.h>

@@ -7,23 +7,13 @@
  * taken news with a finish other than FINISH_NONE, the scheduler has forgotten the request and it may be freed. */
 #ifndef MINISGL_FLOW_REQUEST_H
 #define MINISGL_FLOW_REQUEST_H
+#include "flow/sampling.h"
+
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { LOGPROBS_MAX = 20, STOP_IDS_MAX = 128 + 32 };
-
-/* How the next token is chosen, in this order: logits / temperature, top_k, top_p, min_p, then one sample by
- * Gumbel noise keyed by (seed, position, token id). temperature 0 is greedy: the lowest id among the largest logits. */
-struct sampling {
-    float temperature;
-    float top_p;  /* (0, 1]; 1: off */
-    float min_p;  /* [0, 1]; 0: off */
-    int32_t top_k; /* 0: off */
-    uint64_t seed;
-    int32_t n_logprobs; /* -1: none wanted; else the chosen token's and the n most likely (0..LOGPROBS_MAX) */
-    int32_t reserved;   /* 0: no padding, since batches are checksummed bytewise */
-};
+enum { STOP_IDS_MAX = 128 + 32 };
 
 enum finish {
     FINISH_NONE,
@@ -32,18 +22,6 @@ enum finish {
     FINISH_ABORT,  /* cancelled */
     FINISH_TIMEOUT, /* its deadline passed */
     FINISH_ERROR   /* the model computed no valid number for the next token */
-};
-
-struct logprob {
-    int32_t id;
-    float logprob;
-};
-
-/* The log-probabilities of one generated token, under the untempered distribution (as OpenAI's). */
-struct token_logprobs {
-    float chosen;
-    int32_t n;
-    struct logprob top[LOGPROBS_MAX]; /* most likely first */
 };
 
 struct outbox;

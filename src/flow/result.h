@@ -2,7 +2,7 @@
  * batch, in row order. A row may hold several tokens (forced tokens, speculation); plain sampling makes one. */
 #ifndef MINISGL_FLOW_RESULT_H
 #define MINISGL_FLOW_RESULT_H
-#include "flow/request.h"
+#include "flow/sampling.h"
 
 #include <stdint.h>
 

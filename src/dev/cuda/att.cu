@@ -1,0 +1,76 @@
+/* att.cu: attention for every dtype and head size, plain: one block a (token, query head), warps take positions in turn; and the
+ * choice of the fast kernels' templates. No state; see kernel.h. */
+#include "dev/cuda/att.h"
+
+enum { WARPS = 4 };
+
+template <class A, int NE> __global__ void __launch_bounds__(WARPS * 32) plain_kernel(struct tabs t, struct att_args a) {
+    __shared__ float s_m[WARPS], s_l[WARPS], s_out[WARPS][NE * 32];
+    int row = blockIdx.x, head = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32, D = a.head_dim;
+    if (row >= t.head->n_tokens) return;
+    int pos = t.pos[row], kh = head / (a.n_heads / a.n_kv_heads);
+    const int32_t *pages = t.pages + (size_t)t.slot[row] * t.table_len;
+    const A *q = (const A *)a.q + (size_t)row * a.ldq + (size_t)head * D;
+    size_t v_at = (size_t)a.n_kv_heads * a.page_size * D;
+    float x[NE], o[NE], m = -INFINITY, l = 0;
+#pragma unroll
+    for (int e = 0; e < NE; e++) {
+        x[e] = e * 32 + lane < D ? to_f(q[e * 32 + lane]) * a.scale : 0;
+        o[e] = 0;
+    }
+    for (int p = first_seen(a, pos) + warp; p <= pos; p += WARPS) {
+        size_t at = kv_at(a, pages, kh, p);
+        float dot = 0;
+#pragma unroll
+        for (int e = 0; e < NE; e++)
+            if (e * 32 + lane < D) dot += x[e] * load_any(a.kv, a.kv_dtype, at + e * 32 + lane);
+        dot = warp_sum(dot);
+        float big = fmaxf(m, dot), shrink = expf(m - big), w = expf(dot - big);
+        m = big, l = l * shrink + w;
+#pragma unroll
+        for (int e = 0; e < NE; e++)
+            if (e * 32 + lane < D) o[e] = o[e] * shrink + w * load_any(a.kv, a.kv_dtype, at + v_at + e * 32 + lane);
+    }
+#pragma unroll
+    for (int e = 0; e < NE; e++) s_out[warp][e * 32 + lane] = o[e];
+    if (lane == 0) s_m[warp] = m, s_l[warp] = l;
+    __syncthreads();
+    float big = s_m[0], sum = 0;
+    for (int w = 1; w < WARPS; w++) big = fmaxf(big, s_m[w]);
+    for (int w = 0; w < WARPS; w++) sum += s_m[w] == -INFINITY ? 0 : s_l[w] * expf(s_m[w] - big);
+    for (int d = threadIdx.x; d < D; d += WARPS * 32) {
+        float out = 0;
+        for (int w = 0; w < WARPS; w++) out += s_m[w] == -INFINITY ? 0 : s_out[w][d] * expf(s_m[w] - big);
+        ((A *)a.out)[(size_t)row * a.ldo + (size_t)head * D + d] = from_f<A>(out / sum);
+    }
+}
+
+template <class A> static void plain_launch(struct tabs t, struct att_args a, int32_t tokens, cudaStream_t stream) {
+    dim3 grid(tokens, a.n_heads);
+    if (a.head_dim <= 128) plain_kernel<A, 4><<<grid, WARPS * 32, 0, stream>>>(t, a);
+    else plain_kernel<A, 16><<<grid, WARPS * 32, 0, stream>>>(t, a);
+}
+
+void k_att_plain(struct tabs t, struct att_args a, int32_t tokens, cudaStream_t stream) {
+    BY_DTYPE(a.a, plain_launch<A>(t, a, tokens, stream));
+}
+
+bool att_fast_takes(const struct att_args *a) {
+    int d = a->head_dim;
+    return a->a != DT_F32 && a->kv_dtype == a->a && a->n_heads / a->n_kv_heads <= 16 && (d == 32 || d == 64 || d == 96 || d == 128 || d == 256);
+}
+
+void k_att_fi(struct tabs t, struct att_args a, cudaStream_t stream) {
+    if (a.a == DT_BF16) att_fi_bf16(t, a, stream);
+    else att_fi_f16(t, a, stream);
+}
+
+void k_att_fa(struct tabs t, struct att_args a, cudaStream_t stream) {
+    if (a.a == DT_BF16) att_fa_bf16(t, a, stream);
+    else att_fa_f16(t, a, stream);
+}
+
+int att_init(void) {
+    int bad = att_init_bf16();
+    return bad ? bad : att_init_f16();
+}

@@ -1,0 +1,7 @@
+/* att_bf16.cu: the fast attention kernels for bf16. A file of its own, so that make compiles it beside the other. */
+#include "dev/cuda/att_fa.h"
+#include "dev/cuda/att_fi.h"
+
+void att_fi_bf16(struct tabs t, struct att_args a, cudaStream_t stream) { fi_by_size<bf16>(t, a, stream); }
+void att_fa_bf16(struct tabs t, struct att_args a, cudaStream_t stream) { fa_by_size<bf16>(t, a, stream); }
+int att_init_bf16(void) { return fa_init<bf16>(); }

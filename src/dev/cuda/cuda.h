@@ -1,0 +1,134 @@
+/* cuda.h: the insides of a CUDA device, shared by maker.c (life and memory), upload.c (weights), linear.c (cuBLASLt) and step.c
+ * (one step, eager or from a graph). Everything belongs to the rank thread; only upload.c starts threads, and joins them.
+ *
+ * Memory is planned from one table (memory.h's rows in maker.c), printed by the caller, and allocated once by load. Two steps may be
+ * under way: each has its own pinned block and pinned results; on the device there is one of everything, since a stream keeps order. */
+#ifndef MINISGL_DEV_CUDA_CUDA_H
+#define MINISGL_DEV_CUDA_CUDA_H
+#include "dev/cuda/kernel.h"
+
+#include <cublasLt.h>
+
+enum { GRAPHS_MAX = 96, WORKSPACE_BYTES = 64 << 20 };
+
+/* A weight on the device, [n, k] with zeros from k to ld. */
+struct weight {
+    void *p;
+    enum dtype dtype;
+    int32_t n, k;
+    int64_t ld;
+};
+
+/* An operator with what it needs on the device. */
+struct dop {
+    const struct op *o;
+    struct weight w;        /* LINEAR: up to three side by side; EMBED; MOE: the router */
+    struct weight up, down; /* MOE: [X][2 F, E], [X][E, F] */
+    float *vector[2];       /* NORM, ROPE_KV; LINEAR's bias in [0] */
+    void *bias;             /* LINEAR: [N] in the output's dtype */
+    int32_t silu_n;
+    cublasLtMatmulDesc_t desc; /* LINEAR, MOE's router */
+    cublasLtMatrixLayout_t layout;
+};
+
+/* cuBLASLt's choice for one shape and one number of rows. */
+struct algo {
+    int32_t n, k, rows;
+    enum dtype y;
+    bool bias, plain; /* plain: the library has none */
+    cublasLtMatmulAlgo_t algo;
+};
+
+struct pending {
+    uint64_t step;
+    int32_t n_rows;
+    char *block;             /* pinned */
+    struct result_row *rows; /* pinned */
+    cudaEvent_t done;
+};
+
+struct graph {
+    int32_t seqs;
+    cudaGraphExec_t exec;
+};
+
+struct dev {
+    struct dev_args args;
+    int32_t gpu, n_sms;
+    char describe[160];
+    cudaStream_t stream;
+    cublasLtHandle_t lt;
+
+    /* Made by load. */
+    bool loaded;
+    struct dev_shape shape;
+    enum dtype act;
+    struct dop *ops;
+    int32_t n_ops;
+    char *arena, *weights, *kv; /* all device memory */
+    void *buf[BUF_COUNT];
+    int64_t ld[BUF_COUNT], width[BUF_COUNT];
+    int32_t cap_tokens, cap_rows;
+    size_t layer_bytes;
+    struct tabs tabs;
+    struct angle_args angles;
+    struct att_args att; /* what all layers share */
+    struct moe_args moe;
+    float *router; /* [moe tokens, X] */
+    int32_t moe_tokens;
+    struct sample_args sample;
+    void *workspace;
+    size_t block_bytes;
+    int32_t parts_max;
+    struct algo *algos;
+    int32_t n_algos, cap_algos;
+    struct graph graphs[GRAPHS_MAX];
+    int32_t n_graphs;
+    bool warming; /* the first steps are load's own */
+
+    /* The steps. */
+    struct pending pending[2];
+    int32_t first_pending, n_pending;
+    uint64_t step; /* the last launched, for messages */
+    int32_t op_at; /* the operator being enqueued, for messages */
+};
+
+static inline int64_t up8(int64_t n) { return (n + 7) & ~(int64_t)7; }
+static inline size_t up256(size_t n) { return (n + 255) & ~(size_t)255; }
+static inline enum dtype buf_dtype(const struct dev *d, enum buf_id b) { return b == BUF_H || b == BUF_LOGITS ? DT_F32 : d->act; }
+
+/* -1 and a sentence with rank, step, operator and the GPU's state, when rc is an error. */
+int cuda_ok(struct dev *d, cudaError_t rc, const char *what, struct err *e);
+const char *op_name(enum op_kind k);
+
+/* upload.c: fills d->ops from the program: sizes first (d->weights NULL: *bytes), then with memory there: copies. */
+size_t upload_size(struct dev *d, const struct dev_program *prog, enum dtype act);
+int upload(struct dev *d, struct err *e);
+void upload_forget(struct dev *d);
+
+/* linear.c */
+int linear_prepare(struct dev *d, struct err *e);
+void linear_release(struct dev *d);
+struct linear_args {
+    struct dop *op;
+    const void *x;
+    void *y;
+    int64_t ldx, ldy;
+    enum dtype y_dtype;
+    int32_t rows;
+};
+int linear_run(struct dev *d, const struct linear_args *a, struct err *e);
+/* How many rows are computed for so many: shapes come in steps, so that choices can be kept. */
+int32_t linear_rows(int32_t rows);
+
+/* step.c */
+int step_launch(struct dev *d, const struct batch *b, struct err *e);
+int step_collect(struct dev *d, struct result *r, struct err *e);
+int step_warm(struct dev *d, int32_t graph_max, struct err *e);
+size_t step_block_bytes(const struct dev_shape *s, int32_t parts_max);
+int32_t step_parts_max(const struct dev *d, const struct dev_shape *s);
+
+/* health.c: what NVML says of the GPU, in one line; "" when it says nothing. */
+void health_describe(int32_t gpu, char *text, size_t n);
+
+#endif

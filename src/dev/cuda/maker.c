@@ -1,0 +1,433 @@
+/* maker.c: a CUDA device: its life and its memory. Owned by the rank thread. All device memory is laid out from one list (lay_out),
+ * walked once to count and once to hand out, and allocated by load; nothing is allocated afterwards. It refuses GPUs older
+ * than compute capability 8.0, and programs whose shapes do not fit the buffers. */
+#include "base/mem.h"
+#include "dev/cpu/half.h"
+#include "dev/cuda/cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- trouble ---- */
+
+const char *op_name(enum op_kind k) {
+    static const char *const names[] = {"embedding", "norm", "linear", "rope and KV store", "attention", "silu", "experts", "reduce",
+                                        "rows", "sampling"};
+    return (size_t)k < sizeof names / sizeof *names ? names[k] : "unknown";
+}
+
+int cuda_ok(struct dev *d, cudaError_t rc, const char *what, struct err *e) {
+    char health[300], where[80] = "";
+    if (rc == cudaSuccess) return 0;
+    if (d->op_at >= 0 && d->op_at < d->n_ops)
+        snprintf(where, sizeof where, ", operator %d (%s)", d->op_at, op_name(d->ops[d->op_at].o->kind));
+    else if (d->op_at == -2)
+        snprintf(where, sizeof where, ", one of its operators");
+    health_describe(d->gpu, health, sizeof health);
+    return err_machine(e, "CUDA, rank %d, step %llu%s: %s: %s (%s); %s", d->args.rank, (unsigned long long)d->step, where, what,
+                       cudaGetErrorString(rc), cudaGetErrorName(rc), *health ? health : "NVML says nothing");
+}
+
+/* ---- sizes ---- */
+
+static void buffer_widths(const struct dev_shape *s, int64_t w[BUF_COUNT]) {
+    int64_t E = s->hidden, HD = (int64_t)s->n_heads * s->head_dim, KD = (int64_t)s->n_kv_heads * s->head_dim, F = s->ffn;
+    const int64_t all[BUF_COUNT] = {[BUF_H] = E,       [BUF_X] = E,  [BUF_QKV] = HD + 2 * KD, [BUF_ATT] = HD,
+                                    [BUF_GU] = 2 * F,  [BUF_FF] = F, [BUF_Y] = E,             [BUF_ROWS] = E,
+                                    [BUF_LOGITS] = s->vocab};
+    memcpy(w, all, sizeof all);
+}
+
+static int32_t capacity(int32_t rows) { return rows < 8 ? 8 : linear_rows(rows); }
+
+static size_t page_bytes(const struct dev_shape *s) {
+    return 2 * (size_t)s->n_kv_heads * (size_t)s->page_size * (size_t)s->head_dim * dtype_size(s->kv_dtype);
+}
+
+struct arena {
+    char *base; /* NULL: only count */
+    size_t bytes;
+};
+
+static void *take(struct arena *a, size_t n) {
+    size_t at = a->bytes;
+    a->bytes += up256(n);
+    return a->base ? a->base + at : NULL;
+}
+
+static void lay_buffers(struct dev *d, struct arena *a) {
+    for (int i = 1; i < BUF_COUNT; i++) {
+        bool rows = i == BUF_ROWS || i == BUF_LOGITS;
+        d->ld[i] = up8(d->width[i]);
+        d->buf[i] = take(a, (size_t)d->ld[i] * (size_t)(rows ? d->cap_rows : d->cap_tokens) * dtype_size(buf_dtype(d, (enum buf_id)i)));
+    }
+}
+
+static void lay_tables(struct dev *d, struct arena *a) {
+    const struct dev_shape *s = &d->shape;
+    size_t S = (size_t)s->limits.max_seqs, T = (size_t)d->cap_tokens, half = (size_t)s->head_dim / 2;
+    struct tabs *t = &d->tabs;
+    t->table_len = (s->max_len + s->page_size - 1) / s->page_size;
+    t->head = take(a, d->block_bytes);
+    t->token = take(a, T * 4), t->pos = take(a, T * 4), t->slot = take(a, T * 4);
+    t->row_token = take(a, S * 4), t->row_seq = take(a, S * 4);
+    t->cos = take(a, T * half * 4), t->sin = take(a, T * half * 4);
+    t->pages = take(a, S * (size_t)t->table_len * 4);
+    t->sampling = take(a, S * sizeof(struct sampling));
+    t->last = take(a, S * 4);
+    d->angles.inv_freq = s->rope.inv_freq ? take(a, half * 4) : NULL;
+    d->sample.parts = take(a, S * SAMPLE_SPLITS_MAX * SAMPLE_PART_BYTES);
+    d->sample.out = take(a, S * sizeof(struct result_row));
+}
+
+static void lay_attention(struct dev *d, struct arena *a) {
+    const struct dev_shape *s = &d->shape;
+    size_t parts = (size_t)d->parts_max * (size_t)s->n_heads;
+    d->att.part_out = take(a, parts * (size_t)s->head_dim * 4);
+    d->att.part_ml = take(a, parts * 2 * 4);
+    d->att.arrived = take(a, (size_t)s->limits.max_seqs * (size_t)s->n_kv_heads * 4);
+}
+
+static void lay_experts(struct dev *d, struct arena *a) {
+    enum { TOKENS = 4096 };
+    int32_t X = 0, top = 0;
+    int64_t F = 0;
+    for (int32_t i = 0; i < d->n_ops; i++) {
+        const struct op *o = d->ops[i].o;
+        if (o->kind != OP_MOE) continue;
+        if (o->n_experts > X) X = o->n_experts;
+        if (o->top_k > top) top = o->top_k;
+        if (o->experts[0].n > F) F = o->experts[0].n;
+    }
+    if (!X) return;
+    d->moe_tokens = d->cap_tokens < TOKENS ? d->cap_tokens : TOKENS;
+    size_t n = (size_t)d->moe_tokens * (size_t)top, size = dtype_size(d->act);
+    struct moe_args *m = &d->moe;
+    d->router = take(a, (size_t)d->moe_tokens * (size_t)up8(X) * 4);
+    m->gu = take(a, n * (size_t)up8(2 * F) * size);
+    m->ff = take(a, n * (size_t)up8(F) * size);
+    m->y = take(a, n * (size_t)up8(d->shape.hidden) * size);
+    m->expert = take(a, n * 4), m->at = take(a, n * 4), m->source = take(a, n * 4), m->p = take(a, n * 4);
+    m->first = take(a, ((size_t)X + 1) * 4);
+    m->tiles = take(a, (size_t)moe_max_tiles((int32_t)n, X) * 12);
+    m->n_tiles = take(a, 8);
+    m->a = d->act;
+    m->logits = d->router;
+    m->max_tokens = d->moe_tokens;
+}
+
+static void lay_out(struct dev *d, struct arena *a) {
+    lay_buffers(d, a);
+    lay_tables(d, a);
+    lay_attention(d, a);
+    lay_experts(d, a);
+    d->workspace = take(a, WORKSPACE_BYTES);
+}
+
+static void set_sizes(struct dev *d, const struct dev_shape *s) {
+    d->shape = *s;
+    d->cap_tokens = capacity(s->limits.max_tokens);
+    d->cap_rows = capacity(s->limits.max_seqs);
+    d->parts_max = step_parts_max(d, s);
+    d->block_bytes = step_block_bytes(s, d->parts_max);
+    d->layer_bytes = page_bytes(s) * (size_t)s->n_pages;
+    buffer_widths(s, d->width);
+}
+
+/* Counts with activations of 2 bytes, or 4 with an f32 cache; experts' buffers, which the shape does not tell, come on top. */
+static void cuda_plan(const struct dev *d, const struct dev_shape *s, size_t *kv_bytes, size_t *other_bytes) {
+    struct dev count = {.n_sms = d ? d->n_sms : 132, .act = s->kv_dtype};
+    struct arena a = {0};
+    set_sizes(&count, s);
+    lay_out(&count, &a);
+    *kv_bytes = count.layer_bytes * (size_t)s->n_layers;
+    *other_bytes = a.bytes;
+}
+
+/* ---- checks ---- */
+
+static int check_shape(const struct dev_shape *s, struct err *e) {
+    enum { HEAD_DIM_MAX = 512 };
+    if (s->n_layers < 0 || s->n_heads < 1 || s->n_kv_heads < 1 || s->head_dim < 2 || s->hidden < 1 || s->ffn < 0 || s->vocab < 1)
+        return err_input(e, "expected positive model sizes, found %d layers, %d heads, %d KV heads of %d, hidden %d, vocabulary %d",
+                         s->n_layers, s->n_heads, s->n_kv_heads, s->head_dim, s->hidden, s->vocab);
+    if (s->n_heads % s->n_kv_heads)
+        return err_input(e, "expected the number of heads to be a multiple of the KV heads, found %d and %d", s->n_heads,
+                         s->n_kv_heads);
+    if (s->head_dim % 2 || s->head_dim > HEAD_DIM_MAX)
+        return err_input(e, "expected an even head size up to %d, found %d", HEAD_DIM_MAX, s->head_dim);
+    if (s->vocab > 0xffffff) return err_input(e, "expected a vocabulary up to %d, found %d", 0xffffff, s->vocab);
+    if (s->page_size < 1 || s->n_pages < 1 || s->max_len < 1 || s->limits.max_tokens < 1 || s->limits.max_seqs < 1)
+        return err_input(e, "expected positive limits, found page size %d, %d pages, length %d, %d tokens and %d sequences a step",
+                         s->page_size, s->n_pages, s->max_len, s->limits.max_tokens, s->limits.max_seqs);
+    return 0;
+}
+
+static int check_op(const struct dev *d, const struct op *o, int32_t at, struct err *e) {
+    if ((unsigned)o->in >= BUF_COUNT || (unsigned)o->in2 >= BUF_COUNT || (unsigned)o->out >= BUF_COUNT)
+        return err_input(e, "operator %d names a buffer that does not exist", at);
+    int64_t n = 0;
+    for (int i = 0; i < 3; i++) {
+        if (o->kind != OP_LINEAR || !o->w[i].data) continue;
+        if (o->w[i].k != o->w[0].k || o->w[i].n < 1 || o->w[i].ld < o->w[i].k)
+            return err_input(e, "operator %d: expected weights side by side with %d columns, found [%d, %d] with row stride %lld", at,
+                             o->w[0].k, o->w[i].n, o->w[i].k, (long long)o->w[i].ld);
+        n += o->w[i].n;
+    }
+    if (o->kind == OP_LINEAR && (!o->w[0].data || o->w[0].k > d->width[o->in] || n > d->width[o->out]))
+        return err_input(e, "operator %d: a weight of [%lld, %d] does not fit its buffers of %lld and %lld columns", at, (long long)n,
+                         o->w[0].k, (long long)d->width[o->out], (long long)d->width[o->in]);
+    if ((o->kind == OP_ROPE_KV || o->kind == OP_ATTENTION) && (o->layer < 0 || o->layer >= d->shape.n_layers))
+        return err_input(e, "operator %d: expected a layer below %d, found %d", at, d->shape.n_layers, o->layer);
+    if (o->kind == OP_ROPE_KV && (d->shape.rope.dim != d->shape.head_dim || !d->shape.rope.inv_freq))
+        return err_input(e, "operator %d: expected a rotary size of %d, found %d", at, d->shape.head_dim, d->shape.rope.dim);
+    if (o->kind == OP_NORM && o->w[0].k > d->width[o->in])
+        return err_input(e, "operator %d: a norm of %d does not fit its buffer of %lld columns", at, o->w[0].k, (long long)d->width[o->in]);
+    if (o->kind == OP_MOE && (o->n_experts < 1 || o->n_experts > MOE_EXPERTS_MAX || o->top_k < 1 || o->top_k > o->n_experts ||
+                              o->top_k > MOE_TOP_MAX))
+        return err_input(e, "operator %d: expected up to %d experts and up to %d a token, found %d and %d", at, MOE_EXPERTS_MAX, MOE_TOP_MAX,
+                         o->n_experts, o->top_k);
+    return 0;
+}
+
+/* ---- load ---- */
+
+/* Activations are in the dtype of the first matrix that multiplies; other matrices are brought to it. */
+static enum dtype activation_dtype(const struct dev_shape *s, const struct dev_program *p) {
+    for (int32_t i = 0; i < p->n_ops; i++)
+        if (p->ops[i].kind == OP_LINEAR || p->ops[i].kind == OP_MOE) return p->ops[i].w[0].dtype;
+    return s->kv_dtype;
+}
+
+static void unload(struct dev *d) {
+    if (d->stream) cudaStreamSynchronize(d->stream);
+    for (int32_t i = 0; i < d->n_graphs; i++) cudaGraphExecDestroy(d->graphs[i].exec);
+    linear_release(d);
+    for (int i = 0; i < 2; i++) {
+        struct pending *p = &d->pending[i];
+        if (p->block) cudaFreeHost(p->block);
+        if (p->rows) cudaFreeHost(p->rows);
+        if (p->done) cudaEventDestroy(p->done);
+        *p = (struct pending){0};
+    }
+    char **all[] = {&d->arena, &d->weights, &d->kv};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (*all[i]) cudaFree(*all[i]);
+        *all[i] = NULL;
+    }
+    upload_forget(d);
+    d->n_graphs = d->n_pending = d->first_pending = d->moe_tokens = 0;
+    d->loaded = false;
+}
+
+static int allocate(struct dev *d, char **p, size_t n, const char *what, struct err *e) {
+    size_t free_bytes = 0, total = 0;
+    if (!n) n = 256;
+    cudaError_t rc = cudaMalloc((void **)p, n);
+    if (rc == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        cudaMemGetInfo(&free_bytes, &total);
+        return err_machine(e, "GPU %d has no %.2f GB for %s: %.2f of its %.2f GB are free; lower --memory-ratio or --num-pages, "
+                              "or split the model over more GPUs with --tp",
+                           d->gpu, (double)n / 1e9, what, (double)free_bytes / 1e9, (double)total / 1e9);
+    }
+    if (!rc) rc = cudaMemsetAsync(*p, 0, n, d->stream);
+    return cuda_ok(d, rc, what, e);
+}
+
+static int allocate_all(struct dev *d, const struct dev_program *prog, struct err *e) {
+    struct arena count = {0};
+    size_t weights = upload_size(d, prog, d->act);
+    lay_out(d, &count);
+    size_t kv = d->layer_bytes * (size_t)(d->shape.n_layers ? d->shape.n_layers : 1);
+    if (allocate(d, &d->weights, weights, "the weights", e) || allocate(d, &d->arena, count.bytes, "activations and workspace", e) ||
+        allocate(d, &d->kv, kv, "the KV cache", e))
+        return -1;
+    struct arena a = {.base = d->arena};
+    lay_out(d, &a);
+    for (int i = 0; i < 2; i++) {
+        struct pending *p = &d->pending[i];
+        if (cuda_ok(d, cudaHostAlloc((void **)&p->block, d->block_bytes, cudaHostAllocDefault), "pinned memory", e)) return -1;
+        size_t rows = (size_t)d->shape.limits.max_seqs * sizeof *p->rows;
+        if (cuda_ok(d, cudaHostAlloc((void **)&p->rows, rows, cudaHostAllocDefault), "pinned memory", e)) return -1;
+        if (cuda_ok(d, cudaEventCreateWithFlags(&p->done, cudaEventDisableTiming), "an event", e)) return -1;
+    }
+    return 0;
+}
+
+static int fill_tables(struct dev *d, struct err *e) {
+    const struct dev_shape *s = &d->shape;
+    const struct rope *r = &s->rope;
+    size_t S = (size_t)s->limits.max_seqs;
+    struct sampling *greedy = mem_zalloc(S, sizeof *greedy);
+    for (size_t i = 0; i < S; i++) greedy[i] = (struct sampling){.top_p = 1, .n_logprobs = -1};
+    cudaError_t rc = cudaMemcpy(d->tabs.sampling, greedy, S * sizeof *greedy, cudaMemcpyHostToDevice);
+    if (!rc && r->inv_freq)
+        rc = cudaMemcpy((void *)(uintptr_t)d->angles.inv_freq, r->inv_freq, (size_t)r->dim / 2 * 4, cudaMemcpyHostToDevice);
+    free(greedy);
+    d->angles = (struct angle_args){.inv_freq = d->angles.inv_freq, .dim = r->dim, .dynamic_max = r->dynamic_max, .scale = r->scale,
+                                    .dynamic_theta = r->dynamic_theta, .dynamic_factor = r->dynamic_factor};
+    d->sample.logits = d->buf[BUF_LOGITS];
+    d->sample.ld = d->ld[BUF_LOGITS];
+    d->sample.vocab = s->vocab;
+    struct att_args *a = &d->att;
+    a->a = d->act, a->kv_dtype = s->kv_dtype, a->ldq = d->ld[BUF_QKV], a->page_size = s->page_size;
+    a->n_heads = s->n_heads, a->n_kv_heads = s->n_kv_heads, a->head_dim = s->head_dim;
+    a->page_shift = s->page_size & (s->page_size - 1) ? -1 : __builtin_ctz((unsigned)s->page_size);
+    return cuda_ok(d, rc, "the first tables", e);
+}
+
+/* SILU_MUL's half: what the LINEAR before it gives. */
+static void find_halves(struct dev *d) {
+    for (int32_t i = 0; i < d->n_ops; i++) {
+        if (d->ops[i].o->kind != OP_SILU_MUL) continue;
+        d->ops[i].silu_n = d->shape.ffn;
+        for (int32_t k = i - 1; k >= 0; k--)
+            if (d->ops[k].o->kind == OP_LINEAR && d->ops[k].o->out == d->ops[i].o->in) {
+                d->ops[i].silu_n = d->ops[k].w.n / 2;
+                break;
+            }
+    }
+}
+
+static bool complete(const struct dev_program *p) {
+    return p->n_ops > 1 && p->ops[0].kind == OP_EMBED && p->ops[p->n_ops - 1].kind == OP_SAMPLE;
+}
+
+static int32_t graph_max(const struct dev *d) {
+    const struct batch_limits *l = &d->shape.limits;
+    int32_t n = d->args.graph_max < 0 ? 256 : d->args.graph_max;
+    if (n > l->max_seqs) n = l->max_seqs;
+    return n > l->max_tokens ? l->max_tokens : n;
+}
+
+static int cuda_load(struct dev *d, const struct dev_shape *shape, const struct dev_program *prog, struct err *e) {
+    if (cuda_ok(d, cudaSetDevice(d->gpu), "choosing the GPU", e)) return -1;
+    unload(d);
+    if (check_shape(shape, e)) return -1;
+    set_sizes(d, shape);
+    d->act = activation_dtype(shape, prog);
+    for (int32_t i = 0; i < prog->n_ops; i++)
+        if (check_op(d, &prog->ops[i], i, e)) return -1;
+    d->op_at = -1;
+    if (allocate_all(d, prog, e) || fill_tables(d, e)) return -1;
+    if (cuda_ok(d, cudaStreamSynchronize(d->stream), "clearing memory", e)) return -1;
+    if (upload(d, e) || linear_prepare(d, e)) return -1;
+    find_halves(d);
+    d->loaded = true;
+    return complete(prog) ? step_warm(d, graph_max(d), e) : 0;
+}
+
+/* ---- life ---- */
+
+static void cuda_close(struct dev *d) {
+    if (!d) return;
+    cudaSetDevice(d->gpu);
+    unload(d);
+    if (d->lt) cublasLtDestroy(d->lt);
+    if (d->stream) cudaStreamDestroy(d->stream);
+    free(d);
+}
+
+static int look_at(struct dev *d, struct err *e) {
+    int major = 0, driver = 0, runtime = 0;
+    struct cudaDeviceProp p;
+    if (cuda_ok(d, cudaSetDevice(d->gpu), "choosing the GPU", e)) return -1;
+    if (cuda_ok(d, cudaGetDeviceProperties(&p, d->gpu), "asking for the GPU's properties", e)) return -1;
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, d->gpu);
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    if (major < 8)
+        return err_machine(e, "GPU %d (%s) has compute capability %d.%d; expected 8.0 or later; use --device cpu", d->gpu, p.name, p.major,
+                           p.minor);
+    d->n_sms = p.multiProcessorCount;
+    snprintf(d->describe, sizeof d->describe, "cuda, GPU %d: %s, %d SMs, %.1f GB, CUDA %d.%d (driver %d.%d)", d->gpu, p.name, d->n_sms,
+             (double)p.totalGlobalMem / 1e9, runtime / 1000, runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
+    return 0;
+}
+
+static int cuda_open(struct dev **out, const struct dev_args *args, struct err *e) {
+    if (args->n_ranks > 1) return err_input(e, "expected one GPU rank, found %d; run with --tp 1", args->n_ranks);
+    struct dev *d = mem_zalloc(1, sizeof *d);
+    d->args = *args;
+    d->op_at = -1;
+    d->gpu = args->rank;
+    if (look_at(d, e) || cuda_ok(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "a stream", e) ||
+        cuda_ok(d, (cudaError_t)att_init(), "shared memory for attention", e)) {
+        cuda_close(d);
+        return -1;
+    }
+    cublasStatus_t rc = cublasLtCreate(&d->lt);
+    if (rc) {
+        cuda_close(d);
+        return err_machine(e, "cuBLASLt does not start: status %d", (int)rc);
+    }
+    *out = d;
+    return 0;
+}
+
+static const char *cuda_describe(const struct dev *d) { return d->describe; }
+
+static int cuda_memory(const struct dev_args *args, size_t *free_bytes, size_t *total, struct err *e) {
+    cudaError_t rc = cudaSetDevice(args->rank);
+    if (!rc) rc = cudaMemGetInfo(free_bytes, total);
+    return rc ? err_machine(e, "GPU %d does not tell its memory: %s", args->rank, cudaGetErrorString(rc)) : 0;
+}
+
+/* ---- buffers for tests ---- */
+
+static bool buffer_holds(const struct dev *d, enum buf_id b, size_t n) {
+    if (b <= BUF_NONE || b >= BUF_COUNT || !d->loaded || !d->width[b] || n % (size_t)d->width[b]) return false;
+    return n / (size_t)d->width[b] <= (size_t)(b == BUF_ROWS || b == BUF_LOGITS ? d->cap_rows : d->cap_tokens);
+}
+
+/* Move rows through a host buffer in the device's dtype and stride. */
+static int move(struct dev *d, enum buf_id b, float *data, size_t n, bool up) {
+    if (!buffer_holds(d, b, n)) return -1;
+    enum dtype t = buf_dtype(d, b);
+    size_t width = (size_t)d->width[b], rows = n / width, ld = (size_t)d->ld[b], bytes = rows * ld * dtype_size(t);
+    char *tmp = mem_zalloc(rows * ld, dtype_size(t));
+    cudaError_t rc = cudaDeviceSynchronize();
+    if (!rc && !up) rc = cudaMemcpy(tmp, d->buf[b], bytes, cudaMemcpyDeviceToHost);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < width; i++) {
+            if (up) store_any(tmp, t, r * ld + i, data[r * width + i]);
+            else data[r * width + i] = load_any(tmp, t, r * ld + i);
+        }
+    if (!rc && up) rc = cudaMemcpy(d->buf[b], tmp, bytes, cudaMemcpyHostToDevice);
+    free(tmp);
+    return rc ? -1 : 0;
+}
+
+static int cuda_poke(struct dev *d, enum buf_id b, const float *data, size_t n) {
+    return move(d, b, (float *)(uintptr_t)data, n, true);
+}
+
+static int cuda_peek(struct dev *d, enum buf_id b, float *data, size_t n) { return move(d, b, data, n, false); }
+
+static const struct dev_maker maker = {
+    .abi = DEV_ABI,
+    .build_id = MINISGL_BUILD_ID,
+    .name = "cuda",
+    .open = cuda_open,
+    .close = cuda_close,
+    .describe = cuda_describe,
+    .memory = cuda_memory,
+    .plan = cuda_plan,
+    .load = cuda_load,
+    .launch = step_launch,
+    .collect = step_collect,
+    .poke = cuda_poke,
+    .peek = cuda_peek,
+};
+
+/* What the program looks up in the shared object. NULL, and why, when no GPU answers. */
+__attribute__((visibility("default"))) const struct dev_maker *minisgl_device(char *why, size_t n);
+const struct dev_maker *minisgl_device(char *why, size_t n) {
+    int count = 0;
+    cudaError_t rc = cudaGetDeviceCount(&count);
+    if (!rc && count > 0) return &maker;
+    snprintf(why, n, "%s", rc ? cudaGetErrorString(rc) : "there is no GPU");
+    return NULL;
+}

@@ -1,0 +1,89 @@
+/* num.h: numbers in kernels: f32, bf16 and f16 to and from float, in vectors where memory is read; reductions; and which template
+ * a dtype picks. CUDA C++ only. */
+#ifndef MINISGL_DEV_CUDA_NUM_H
+#define MINISGL_DEV_CUDA_NUM_H
+#include "dev/dev.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+typedef __nv_bfloat16 bf16;
+typedef __half f16;
+
+__device__ __forceinline__ float to_f(float x) { return x; }
+__device__ __forceinline__ float to_f(bf16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ float to_f(f16 x) { return __half2float(x); }
+
+template <class T> __device__ __forceinline__ T from_f(float x);
+template <> __device__ __forceinline__ float from_f<float>(float x) { return x; }
+template <> __device__ __forceinline__ bf16 from_f<bf16>(float x) { return __float2bfloat16_rn(x); }
+template <> __device__ __forceinline__ f16 from_f<f16>(float x) { return __float2half_rn(x); }
+
+/* Element i of an array whose dtype is known at run time only. */
+__device__ __forceinline__ float load_any(const void *p, enum dtype t, size_t i) {
+    if (t == DT_F32) return ((const float *)p)[i];
+    return t == DT_BF16 ? to_f(((const bf16 *)p)[i]) : to_f(((const f16 *)p)[i]);
+}
+__device__ __forceinline__ void store_any(void *p, enum dtype t, size_t i, float f) {
+    if (t == DT_F32) ((float *)p)[i] = f;
+    else if (t == DT_BF16) ((bf16 *)p)[i] = from_f<bf16>(f);
+    else ((f16 *)p)[i] = from_f<f16>(f);
+}
+
+__device__ __forceinline__ float2 pair_f(unsigned u, bf16) {
+    return __bfloat1622float2(*reinterpret_cast<__nv_bfloat162 *>(&u));
+}
+__device__ __forceinline__ float2 pair_f(unsigned u, f16) { return __half22float2(*reinterpret_cast<__half2 *>(&u)); }
+__device__ __forceinline__ unsigned pair_of(float a, float b, bf16) {
+    __nv_bfloat162 h = __floats2bfloat162_rn(a, b);
+    return *reinterpret_cast<unsigned *>(&h);
+}
+__device__ __forceinline__ unsigned pair_of(float a, float b, f16) {
+    __half2 h = __floats2half2_rn(a, b);
+    return *reinterpret_cast<unsigned *>(&h);
+}
+
+/* Four neighbours; p is aligned to four elements. */
+__device__ __forceinline__ float4 load4(const float *p) { return *reinterpret_cast<const float4 *>(p); }
+template <class T> __device__ __forceinline__ float4 load4(const T *p) {
+    uint2 u = *reinterpret_cast<const uint2 *>(p);
+    float2 a = pair_f(u.x, T()), b = pair_f(u.y, T());
+    return make_float4(a.x, a.y, b.x, b.y);
+}
+__device__ __forceinline__ void store4(float *p, float4 v) { *reinterpret_cast<float4 *>(p) = v; }
+template <class T> __device__ __forceinline__ void store4(T *p, float4 v) {
+    *reinterpret_cast<uint2 *>(p) = make_uint2(pair_of(v.x, v.y, T()), pair_of(v.z, v.w, T()));
+}
+
+__device__ __forceinline__ float warp_sum(float x) {
+    for (int m = 16; m; m >>= 1) x += __shfl_xor_sync(~0u, x, m);
+    return x;
+}
+__device__ __forceinline__ float warp_max(float x) {
+    for (int m = 16; m; m >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, m));
+    return x;
+}
+
+/* Sum over a block of whole warps; every thread gets it. `room`: 33 floats of shared memory. */
+__device__ __forceinline__ float block_sum(float x, float *room) {
+    x = warp_sum(x);
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, n = blockDim.x / 32;
+    if (lane == 0) room[warp] = x;
+    __syncthreads();
+    if (warp == 0) {
+        float s = warp_sum(lane < n ? room[lane] : 0);
+        if (lane == 0) room[32] = s;
+    }
+    __syncthreads();
+    return room[32];
+}
+
+/* CALL with A a type: the dtype's. */
+#define BY_DTYPE(t, ...)                                                                                                          \
+    do {                                                                                                                          \
+        if ((t) == DT_F32) { typedef float A; __VA_ARGS__; }                                                                      \
+        else if ((t) == DT_BF16) { typedef bf16 A; __VA_ARGS__; }                                                                 \
+        else { typedef f16 A; __VA_ARGS__; }                                                                                      \
+    } while (0)
+
+#endif

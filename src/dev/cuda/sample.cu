@@ -1,0 +1,345 @@
+/* sample.cu: OP_SAMPLE, by the rules of dev/cpu/sample.h: the same order, the same noise, the same ties.
+ *
+ * scan_kernel reads each row once, cut over several blocks: the largest logit, whether a number is bad, and, where nothing but a
+ * temperature is asked for, the winner of logit / temperature + noise. pick_kernel, one block a row, joins the
+ * blocks' answers, and reads the row again only for top_k, top_p, min_p and log-probabilities. Nothing sorts the vocabulary: the
+ * k-th token is found by a radix selection on (bits of the logit, id). */
+#include "dev/cuda/kernel.h"
+#include "dev/cuda/num.h"
+#include "flow/result.h"
+
+#define GREEDY 1e-5f
+#define FLOOR (-27.7f)
+
+enum { SCAN_THREADS = 256, PICK_THREADS = 1024, BUCKETS = 4096 };
+
+struct sample_part {
+    float max;
+    int32_t argmax, bad, winner;
+    double best;
+};
+static_assert(sizeof(struct sample_part) <= SAMPLE_PART_BYTES, "kernel.h must have room");
+
+template <class T> __device__ const T *step_part(const struct step_head *h, uint32_t at) {
+    return reinterpret_cast<const T *>(reinterpret_cast<const char *>(h) + at);
+}
+
+/* ---- noise: as dev/cpu/sample.c ---- */
+
+__device__ __forceinline__ uint32_t gumbel_bits(uint64_t key, uint32_t id) {
+    uint32_t x = id + (uint32_t)key;
+    x = (x ^ x >> 16) * 0x7feb352du;
+    x = (x ^ x >> 15) * 0x846ca68bu;
+    x ^= x >> 16 ^ (uint32_t)(key >> 32);
+    x = (x ^ x >> 16) * 0x21f0aaadu;
+    x = (x ^ x >> 15) * 0xd35a2d97u;
+    return x ^ x >> 15;
+}
+
+__device__ __forceinline__ float gumbel_bound(uint32_t h) {
+    float q = __int2float_rn((int)(~h >> 1));
+    return (158.0f - (float)__float_as_int(q) * 0x1p-23f) * 0.69314718f + 1e-3f;
+}
+
+__device__ __forceinline__ double gumbel_noise(uint32_t h) { return -log(-log(((double)h + 0.5) * 0x1p-32)); }
+
+__device__ __forceinline__ uint64_t mix64(uint64_t x) {
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+__device__ __forceinline__ uint64_t gumbel_key(uint64_t seed, int32_t position) {
+    return mix64(mix64(seed + 0x9e3779b97f4a7c15u) + (uint64_t)(uint32_t)position * 0xd1342543de82ef95u);
+}
+
+/* The race of logit / temperature + noise: enter() keeps the winner; `near` is a bound that spares most tokens the logarithms. */
+struct race {
+    double inv;
+    uint64_t key;
+    double best;
+    int32_t winner;
+    float inv_f, near;
+};
+
+__device__ __forceinline__ void race_take(struct race *r, double score, int32_t id) {
+    if (score > r->best || (score == r->best && id < r->winner)) r->best = score, r->winner = id;
+}
+
+__device__ __forceinline__ void race_enter(struct race *r, float x, int32_t id) {
+    uint32_t h = gumbel_bits(r->key, (uint32_t)id);
+    float z = x * r->inv_f;
+    if (z + gumbel_bound(h) + fabsf(z) * 1e-6f < r->near) return;
+    race_take(r, (double)x * r->inv + gumbel_noise(h), id);
+    r->near = fmaxf(r->near, (float)r->best - 2e-3f - fabsf((float)r->best) * 1e-6f);
+}
+
+__device__ __forceinline__ struct race race_begin(const struct sampling *s, int32_t position) {
+    struct race r;
+    r.inv = 1 / (double)s->temperature;
+    r.key = gumbel_key(s->seed, position);
+    r.best = -INFINITY;
+    r.winner = 0x7fffffff;
+    r.inv_f = (float)r.inv;
+    r.near = -INFINITY;
+    return r;
+}
+
+__device__ __forceinline__ void race_join_warp(struct race *r) {
+    for (int m = 16; m; m >>= 1) {
+        double score = __shfl_xor_sync(~0u, r->best, m);
+        int32_t id = __shfl_xor_sync(~0u, r->winner, m);
+        race_take(r, score, id);
+    }
+}
+
+/* What row `row` is: its sequence's sampling and the position of the token to come. */
+struct row_info {
+    struct sampling how;
+    int32_t slot, position;
+    bool greedy, free; /* free: a temperature and nothing else */
+};
+
+__device__ struct row_info row_of(const struct tabs &t, int row) {
+    struct step_seq s = step_part<struct step_seq>(t.head, t.head->seqs_at)[t.row_seq[row]];
+    struct row_info r;
+    r.how = t.sampling[s.slot];
+    r.slot = s.slot;
+    r.position = s.pos + s.n_tokens;
+    r.greedy = r.how.temperature < GREEDY;
+    r.free = !r.greedy && r.how.top_k <= 0 && r.how.top_p >= 1 && r.how.min_p <= 0;
+    return r;
+}
+
+/* ---- first: read each row once ---- */
+
+__global__ void __launch_bounds__(SCAN_THREADS) scan_kernel(struct tabs t, struct sample_args a) {
+    __shared__ struct sample_part s_part[SCAN_THREADS / 32];
+    int row = blockIdx.y, split = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    if (row >= t.head->n_rows) return;
+    struct row_info info = row_of(t, row);
+    struct race race = race_begin(&info.how, info.position);
+    const float *x = a.logits + (size_t)row * a.ld;
+    int per = (a.vocab + a.splits * 4 - 1) / (a.splits * 4) * 4, from = split * per, to = from + per < a.vocab ? from + per : a.vocab;
+    float max = -INFINITY;
+    int argmax = 0x7fffffff, bad = 0, turn = 0;
+    for (int base = from; base < to; base += SCAN_THREADS * 4) {
+        int i = base + threadIdx.x * 4;
+        if (i < to) { /* rows have room for 8 more numbers than the vocabulary */
+            float4 v = *reinterpret_cast<const float4 *>(x + i);
+            float y[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                if (i + k >= to) break;
+                if (!isfinite(y[k])) bad = 1;
+                if (y[k] > max) max = y[k], argmax = i + k;
+                if (info.free) race_enter(&race, y[k], i + k);
+            }
+        }
+        if (info.free && (++turn & 3) == 1) race.near = warp_max(race.near); /* everyone profits from the best so far */
+    }
+    for (int m = 16; m; m >>= 1) {
+        float other = __shfl_xor_sync(~0u, max, m);
+        int id = __shfl_xor_sync(~0u, argmax, m);
+        if (other > max || (other == max && id < argmax)) max = other, argmax = id;
+    }
+    bad = __any_sync(~0u, bad);
+    if (info.free) race_join_warp(&race);
+    if (lane == 0) s_part[warp] = {max, argmax, bad, race.winner, race.best};
+    __syncthreads();
+    if (threadIdx.x) return;
+    struct sample_part p = s_part[0];
+    for (int w = 1; w < SCAN_THREADS / 32; w++) {
+        struct sample_part q = s_part[w];
+        if (q.max > p.max || (q.max == p.max && q.argmax < p.argmax)) p.max = q.max, p.argmax = q.argmax;
+        if (q.best > p.best || (q.best == p.best && q.winner < p.winner)) p.best = q.best, p.winner = q.winner;
+        p.bad |= q.bad;
+    }
+    reinterpret_cast<struct sample_part *>((char *)a.parts + ((size_t)row * a.splits + split) * SAMPLE_PART_BYTES)[0] = p;
+}
+
+/* ---- then: one block a row ---- */
+
+/* Bits in the order of the logits; -0 counts as +0. */
+__device__ __forceinline__ uint32_t key_of(float f) {
+    uint32_t u = __float_as_uint(f + 0.0f);
+    return u & 0x80000000u ? ~u : u | 0x80000000u;
+}
+
+/* (logit descending, id ascending) is this number descending; ids have 24 bits. */
+__device__ __forceinline__ uint64_t rank_of(float x, int id) { return (uint64_t)key_of(x) << 24 | (uint32_t)(0xffffff - id); }
+
+struct pick {
+    const float *x;
+    int vocab;
+    float max, scale;
+    bool all;          /* no floor: for log-probabilities */
+    uint64_t at_least; /* rank of the last one kept so far */
+};
+
+__device__ __forceinline__ float value_of(const struct pick &p, float x) { return (float)exp((double)((x - p.max) * p.scale)); }
+__device__ __forceinline__ uint64_t weight_of(float value) { return (uint64_t)((double)value * 0x1p40); }
+__device__ __forceinline__ bool kept(const struct pick &p, float x, int id) {
+    return (p.all || (x - p.max) * p.scale >= FLOOR) && rank_of(x, id) >= p.at_least;
+}
+
+__device__ uint64_t block_sum64(uint64_t v, uint64_t *room) {
+    for (int m = 16; m; m >>= 1) v += __shfl_xor_sync(~0u, v, m);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = v;
+    __syncthreads();
+    uint64_t sum = 0;
+    for (int w = 0; w < PICK_THREADS / 32; w++) sum += room[w];
+    return sum;
+}
+
+/* Among the kept, in order: the rank at which the count (or weight) so far reaches `need`. One histogram a digit, from the top. */
+__device__ uint64_t select_rank(const struct pick &p, uint64_t need, bool by_weight, unsigned long long *bucket) {
+    __shared__ uint64_t s_prefix, s_need;
+    __shared__ int s_done;
+    const int shifts[5] = {45, 34, 24, 12, 0}, bits[5] = {11, 11, 10, 12, 12};
+    uint64_t prefix = 0, known = 0;
+    for (int d = 0; d < 5; d++) {
+        for (int i = threadIdx.x; i < BUCKETS; i += PICK_THREADS) bucket[i] = 0;
+        __syncthreads();
+        for (int i = threadIdx.x; i < p.vocab; i += PICK_THREADS) {
+            float x = p.x[i];
+            uint64_t rank = rank_of(x, i);
+            if (((rank ^ prefix) & known) || !kept(p, x, i)) continue;
+            atomicAdd(&bucket[rank >> shifts[d] & ((1u << bits[d]) - 1)], by_weight ? weight_of(value_of(p, x)) : 1);
+        }
+        __syncthreads();
+        if (threadIdx.x < 32) { /* a lane sums 128 buckets, the highest first; then one lane looks into its own */
+            int top = BUCKETS - 1 - 128 * (int)threadIdx.x;
+            uint64_t mine = 0;
+            for (int i = 0; i < 128; i++) mine += bucket[top - i];
+            uint64_t upto = mine;
+            for (int m = 1; m < 32; m <<= 1) {
+                uint64_t v = __shfl_up_sync(~0u, upto, m);
+                if ((int)threadIdx.x >= m) upto += v;
+            }
+            unsigned reached = __ballot_sync(~0u, upto >= need);
+            int who = reached ? __ffs(reached) - 1 : 31;
+            if ((int)threadIdx.x == who) {
+                uint64_t left = need - (upto - mine);
+                int b = top;
+                while (b > top - 127 && bucket[b] < left) left -= bucket[b--];
+                s_prefix = prefix | (uint64_t)b << shifts[d];
+                s_need = left;
+                s_done = bucket[b] <= left;
+            }
+        }
+        __syncthreads();
+        prefix = s_prefix;
+        need = s_need;
+        known |= (uint64_t)((1u << bits[d]) - 1) << shifts[d];
+        bool done = s_done;
+        __syncthreads();
+        if (done) break; /* all of this bucket are kept */
+    }
+    return prefix;
+}
+
+__device__ int32_t pick_some(struct pick &p, const struct row_info &info, unsigned long long *bucket, uint64_t *room) {
+    __shared__ double s_best[PICK_THREADS / 32];
+    __shared__ int32_t s_winner[PICK_THREADS / 32];
+    if (info.how.top_k > 0 && info.how.top_k < p.vocab) {
+        uint64_t n = 0;
+        for (int i = threadIdx.x; i < p.vocab; i += PICK_THREADS) n += kept(p, p.x[i], i);
+        n = block_sum64(n, room);
+        if (n > (uint64_t)info.how.top_k) p.at_least = select_rank(p, (uint64_t)info.how.top_k, false, bucket);
+    }
+    if (info.how.top_p < 1) {
+        uint64_t sum = 0;
+        for (int i = threadIdx.x; i < p.vocab; i += PICK_THREADS)
+            if (kept(p, p.x[i], i)) sum += weight_of(value_of(p, p.x[i]));
+        sum = block_sum64(sum, room);
+        uint64_t need = (uint64_t)ceil((double)info.how.top_p * (double)sum);
+        p.at_least = select_rank(p, need < 1 ? 1 : need > sum ? sum : need, true, bucket);
+    }
+    struct race race = race_begin(&info.how, info.position);
+    for (int i = threadIdx.x; i < p.vocab; i += PICK_THREADS) {
+        float x = p.x[i];
+        if (!kept(p, x, i) || (info.how.min_p > 0 && value_of(p, x) < info.how.min_p)) continue;
+        race_enter(&race, x, i);
+    }
+    race_join_warp(&race);
+    if (threadIdx.x % 32 == 0) s_best[threadIdx.x / 32] = race.best, s_winner[threadIdx.x / 32] = race.winner;
+    __syncthreads();
+    for (int w = 0; w < PICK_THREADS / 32; w++) race_take(&race, s_best[w], s_winner[w]);
+    return race.winner;
+}
+
+__device__ void tell_logprobs(struct pick &p, int want, int32_t chosen, struct token_logprobs *out, unsigned long long *bucket) {
+    __shared__ double s_sum[PICK_THREADS / 32];
+    __shared__ uint64_t s_rank[LOGPROBS_MAX];
+    __shared__ int s_n;
+    double sum = 0;
+    for (int i = threadIdx.x; i < p.vocab; i += PICK_THREADS) sum += expf(p.x[i] - p.max);
+    for (int m = 16; m; m >>= 1) sum += __shfl_xor_sync(~0u, sum, m);
+    if (threadIdx.x % 32 == 0) s_sum[threadIdx.x / 32] = sum;
+    if (threadIdx.x == 0) s_n = 0;
+    __syncthreads();
+    sum = 0;
+    for (int w = 0; w < PICK_THREADS / 32; w++) sum += s_sum[w];
+    double lse = (double)p.max + log(sum);
+    if (want > LOGPROBS_MAX) want = LOGPROBS_MAX;
+    if (want > p.vocab) want = p.vocab;
+    p.all = true;
+    p.at_least = 0;
+    if (want > 0) {
+        p.at_least = select_rank(p, (uint64_t)want, false, bucket);
+        for (int i = threadIdx.x; i < p.vocab; i += PICK_THREADS)
+            if (kept(p, p.x[i], i)) {
+                int at = atomicAdd(&s_n, 1);
+                if (at < LOGPROBS_MAX) s_rank[at] = rank_of(p.x[i], i);
+            }
+        __syncthreads();
+    }
+    if ((int)threadIdx.x < want) { /* ranks differ: each finds its own place */
+        int place = 0, id = 0xffffff - (int)(s_rank[threadIdx.x] & 0xffffff);
+        for (int i = 0; i < want; i++) place += s_rank[i] > s_rank[threadIdx.x];
+        out->top[place].id = id;
+        out->top[place].logprob = (float)((double)p.x[id] - lse);
+    }
+    if (threadIdx.x == 0) {
+        out->n = want;
+        out->chosen = (float)((double)p.x[chosen] - lse);
+    }
+}
+
+__global__ void __launch_bounds__(PICK_THREADS) pick_kernel(struct tabs t, struct sample_args a) {
+    __shared__ unsigned long long bucket[BUCKETS];
+    __shared__ uint64_t room[PICK_THREADS / 32];
+    int row = blockIdx.x;
+    if (row >= t.head->n_rows) return;
+    struct row_info info = row_of(t, row);
+    struct sample_part p = {-INFINITY, 0x7fffffff, 0, 0x7fffffff, -INFINITY};
+    for (int s = 0; s < a.splits; s++) {
+        struct sample_part q =
+            reinterpret_cast<const struct sample_part *>((const char *)a.parts + ((size_t)row * a.splits + s) * SAMPLE_PART_BYTES)[0];
+        if (q.max > p.max || (q.max == p.max && q.argmax < p.argmax)) p.max = q.max, p.argmax = q.argmax;
+        if (q.best > p.best || (q.best == p.best && q.winner < p.winner)) p.best = q.best, p.winner = q.winner;
+        p.bad |= q.bad;
+    }
+    struct pick pick = {a.logits + (size_t)row * a.ld, a.vocab, p.max, info.greedy ? 1 : (float)(1 / (double)info.how.temperature),
+                        false, 0};
+    int32_t token = p.bad ? 0 : info.greedy ? p.argmax : info.free ? p.winner : pick_some(pick, info, bucket, room);
+    struct result_row *out = &a.out[row];
+    if (threadIdx.x == 0) {
+        out->slot = info.slot;
+        out->n_tokens = 1;
+        out->tokens[0] = token;
+        out->bad = p.bad;
+        out->logprobs.n = 0;
+        out->logprobs.chosen = 0;
+        t.last[info.slot] = token;
+    }
+    __syncthreads();
+    if (!p.bad && info.how.n_logprobs >= 0) tell_logprobs(pick, info.how.n_logprobs, token, &out->logprobs, bucket);
+}
+
+void k_sample(struct tabs t, struct sample_args a, int32_t rows, cudaStream_t stream) {
+    scan_kernel<<<dim3(a.splits, rows), SCAN_THREADS, 0, stream>>>(t, a);
+    pick_kernel<<<rows, PICK_THREADS, 0, stream>>>(t, a);
+}

@@ -1,0 +1,391 @@
+/* step.c: one step of a CUDA device. The host side reads the batch, checks it, plans which attention kernel takes what, and writes
+ * one pinned block; the device side is one copy up, the operators (enqueued one by one, or as a captured graph), and one copy down.
+ * Nothing here waits for the device but step_collect. Runs on the rank thread. A batch that names slots, pages or tokens that do not
+ * exist is our own bug. */
+#include "base/mem.h"
+#include "dev/cuda/cuda.h"
+
+#include <string.h>
+
+/* ---- the block ---- */
+
+enum { FI_CHUNK_MIN = 128, FI_BLOCKS_AN_SM = 3 };
+
+static int32_t group_of(const struct dev_shape *s) { return s->n_heads / s->n_kv_heads; }
+
+/* Units of work that `fi` cuts a step into, at most: enough to fill the GPU about twice. */
+static int32_t fi_units(const struct dev *d) { return d->n_sms * FI_BLOCKS_AN_SM * 2; }
+
+int32_t step_parts_max(const struct dev *d, const struct dev_shape *s) {
+    return fi_units(d) / s->n_kv_heads + s->limits.max_seqs + 1;
+}
+
+static size_t fa_items_max(const struct dev_shape *s) {
+    return (size_t)s->limits.max_tokens * (size_t)group_of(s) / FA_ROWS + (size_t)s->limits.max_seqs + 1;
+}
+
+size_t step_block_bytes(const struct dev_shape *s, int32_t parts_max) {
+    const struct batch_limits *l = &s->limits;
+    return up256(sizeof(struct step_head) + (size_t)l->max_seqs * (sizeof(struct step_seq) + sizeof(struct batch_slot)) +
+                 (size_t)l->max_pages * sizeof(struct batch_page) + (size_t)l->max_tokens * 4 +
+                 (size_t)(parts_max + l->max_seqs) * sizeof(struct fi_item) + fa_items_max(s) * sizeof(struct fa_item) + 7 * 16);
+}
+
+struct writer {
+    char *base;
+    size_t at;
+};
+
+static uint32_t put(struct writer *w, const void *from, size_t bytes) {
+    uint32_t at = (uint32_t)w->at;
+    if (from && bytes) memcpy(w->base + at, from, bytes);
+    w->at = (w->at + bytes + 15) & ~(size_t)15;
+    return at;
+}
+
+static void check_changes(const struct dev *d, const struct batch *b) {
+    int32_t n_slots = d->shape.limits.max_seqs;
+    for (int32_t i = 0; i < b->n_slots; i++) {
+        const struct batch_slot *s = &batch_slots(b)[i];
+        if (s->slot < 0 || s->slot >= n_slots) BUG("step %llu: slot %d of %d", (unsigned long long)b->step, s->slot, n_slots);
+    }
+    for (int32_t i = 0; i < b->n_pages; i++) {
+        const struct batch_page *p = &batch_pages(b)[i];
+        if (p->slot < 0 || p->slot >= n_slots || p->index < 0 || p->index >= d->tabs.table_len || p->page < 0 ||
+            p->page >= d->shape.n_pages)
+            BUG("step %llu: page %d at index %d of slot %d", (unsigned long long)b->step, p->page, p->index, p->slot);
+    }
+    for (int32_t i = 0; i < b->n_given; i++)
+        if (batch_tokens(b)[i] < 0)
+            BUG("step %llu: token %d", (unsigned long long)b->step, batch_tokens(b)[i]);
+}
+
+static void check_seq(const struct dev *d, const struct batch *b, const struct batch_seq *s, int32_t t) {
+    if (s->slot < 0 || s->slot >= d->shape.limits.max_seqs || s->n_tokens < 1 || s->pos < 0 ||
+        s->n_tokens > d->shape.max_len - s->pos || s->n_tokens > d->shape.limits.max_tokens - t || s->row >= b->n_rows ||
+        (s->token_at < 0 && s->n_tokens > 1) || s->token_at + s->n_tokens > b->n_given + (s->token_at < 0))
+        BUG("step %llu: slot %d, position %d, %d tokens, row %d of %d", (unsigned long long)b->step, s->slot, s->pos, s->n_tokens,
+            s->row, b->n_rows);
+}
+
+/* The sequences, and how long all decodes are together. */
+static struct step_dims put_seqs(struct dev *d, const struct batch *b, struct step_seq *to, int64_t *decode_len) {
+    struct step_dims n = {.seqs = b->n_seqs};
+    if (b->n_seqs > d->shape.limits.max_seqs) BUG("step %llu: %d sequences", (unsigned long long)b->step, b->n_seqs);
+    *decode_len = 0;
+    for (int32_t i = 0; i < b->n_seqs; i++) {
+        const struct batch_seq *s = &batch_seqs(b)[i];
+        check_seq(d, b, s, n.tokens);
+        to[i] = (struct step_seq){s->slot, s->pos, s->n_tokens, s->token_at, s->row, n.tokens, 0, 0};
+        n.tokens += s->n_tokens;
+        n.rows += s->row >= 0;
+        if (s->n_tokens == 1) *decode_len += s->pos + 1;
+    }
+    if (n.rows != b->n_rows) BUG("step %llu: %d rows, its sequences want %d", (unsigned long long)b->step, b->n_rows, n.rows);
+    return n;
+}
+
+/* Cut the decodes into ranges of about the same length, so many that the GPU is full. */
+static int32_t plan_fi(const struct dev *d, struct step_seq *seqs, int32_t n, int64_t total, struct fi_item *items) {
+    int32_t count = 0, parts = 0, K = d->shape.n_kv_heads;
+    int64_t chunk = (total * K / fi_units(d) + 64) / 64 * 64;
+    if (chunk < FI_CHUNK_MIN) chunk = FI_CHUNK_MIN;
+    for (int32_t i = 0; i < n; i++) {
+        if (seqs[i].n_tokens != 1) continue;
+        int32_t len = seqs[i].pos + 1, cuts = (int32_t)((len + chunk - 1) / chunk);
+        int32_t each = ((len + cuts - 1) / cuts + 63) / 64 * 64;
+        cuts = (len + each - 1) / each;
+        seqs[i].n_parts = cuts;
+        seqs[i].part0 = parts;
+        for (int32_t k = 0; k < cuts; k++) {
+            int32_t end = (k + 1) * each < len ? (k + 1) * each : len;
+            items[count++] = (struct fi_item){i, k * each, end, cuts > 1 ? parts + k : -1};
+        }
+        if (cuts > 1) parts += cuts;
+    }
+    return count;
+}
+
+/* Tiles of chunks, the last of a chunk (which sees the most) first. */
+static int32_t plan_fa(const struct dev *d, const struct step_seq *seqs, int32_t n, struct fa_item *items) {
+    int32_t count = 0, G = group_of(&d->shape);
+    for (int32_t i = 0; i < n; i++)
+        if (seqs[i].n_tokens > 1)
+            for (int32_t tile = (seqs[i].n_tokens * G - 1) / FA_ROWS; tile >= 0; tile--) items[count++] = (struct fa_item){i, tile};
+    return count;
+}
+
+static struct step_dims put_block(struct dev *d, const struct batch *b, char *block) {
+    struct step_head *h = (struct step_head *)(void *)block;
+    struct writer w = {block, sizeof *h};
+    int64_t decode_len;
+    check_changes(d, b);
+    *h = (struct step_head){.n_seqs = b->n_seqs, .n_slots = b->n_slots, .n_pages = b->n_pages};
+    w.at = (w.at + 15) & ~(size_t)15;
+    struct step_seq *seqs = (struct step_seq *)(void *)(block + w.at);
+    struct step_dims n = put_seqs(d, b, seqs, &decode_len);
+    h->seqs_at = put(&w, NULL, (size_t)b->n_seqs * sizeof *seqs);
+    h->n_tokens = n.tokens;
+    h->n_rows = n.rows;
+    h->slots_at = put(&w, batch_slots(b), (size_t)b->n_slots * sizeof(struct batch_slot));
+    h->pages_at = put(&w, batch_pages(b), (size_t)b->n_pages * sizeof(struct batch_page));
+    h->tokens_at = put(&w, batch_tokens(b), (size_t)b->n_given * sizeof(int32_t));
+    h->n_fi = plan_fi(d, seqs, b->n_seqs, decode_len, (struct fi_item *)(void *)(block + w.at));
+    h->fi_at = put(&w, NULL, (size_t)h->n_fi * sizeof(struct fi_item));
+    h->n_fa = plan_fa(d, seqs, b->n_seqs, (struct fa_item *)(void *)(block + w.at));
+    h->fa_at = put(&w, NULL, (size_t)h->n_fa * sizeof(struct fa_item));
+    h->size = (uint32_t)w.at;
+    if (w.at > d->block_bytes) BUG("step %llu: a block of %zu bytes", (unsigned long long)b->step, w.at);
+    return n;
+}
+
+/* ---- the operators ---- */
+
+struct run {
+    struct dev *d;
+    struct step_dims n;
+    int32_t n_fi, n_fa; /* > 0: there may be such work */
+};
+
+static char *buf_row(const struct dev *d, enum buf_id b, int64_t row) {
+    return (char *)d->buf[b] + (size_t)(row * d->ld[b]) * dtype_size(buf_dtype(d, b));
+}
+
+static int32_t rows_in(const struct run *r, enum buf_id b) { return b == BUF_ROWS || b == BUF_LOGITS ? r->n.rows : r->n.tokens; }
+
+/* The embedding, of the rows that this rank has. */
+static void run_embed(const struct run *r, const struct dop *o) {
+    struct dev *d = r->d;
+    struct embed_args a = {.w = o->w.p, .w_dtype = o->w.dtype, .out_dtype = buf_dtype(d, o->o->out), .ldw = o->w.ld,
+                           .ldo = d->ld[o->o->out], .width = o->w.k, .first = 0, .n = o->w.n, .out = d->buf[o->o->out]};
+    k_embed(d->tabs, a, r->n.tokens, d->stream);
+}
+
+static void run_norm(const struct run *r, const struct dop *o) {
+    struct dev *d = r->d;
+    enum buf_id in = o->o->in, add = o->o->in2, out = o->o->out;
+    struct norm_args a = {.in = d->buf[in], .add = add == BUF_NONE ? NULL : d->buf[add], .w = o->vector[0], .out = d->buf[out],
+                          .in_dtype = buf_dtype(d, in), .a = d->act, .ldi = d->ld[in], .lda = d->ld[add], .ldo = d->ld[out],
+                          .width = o->o->w[0].k, .rows = in == BUF_ROWS, .eps = o->o->eps};
+    k_norm(d->tabs, a, rows_in(r, in), d->stream);
+}
+
+static int run_linear(const struct run *r, struct dop *o, struct err *e) {
+    struct dev *d = r->d;
+    enum buf_id in = o->o->in, out = o->o->out;
+    return linear_run(d, &(struct linear_args){.op = o, .x = d->buf[in], .y = d->buf[out], .ldx = d->ld[in], .ldy = d->ld[out],
+                                               .y_dtype = buf_dtype(d, out), .rows = rows_in(r, in)}, e);
+}
+
+static void run_rope(const struct run *r, const struct dop *o) {
+    struct dev *d = r->d;
+    const struct dev_shape *s = &d->shape;
+    struct rope_args a = {.qkv = d->buf[BUF_QKV], .a = d->act, .kv_dtype = s->kv_dtype, .ld = d->ld[BUF_QKV],
+                          .kv = d->kv + (size_t)o->o->layer * d->layer_bytes, .q_norm = o->vector[0], .k_norm = o->vector[1],
+                          .eps = o->o->eps, .n_heads = s->n_heads, .n_kv_heads = s->n_kv_heads, .head_dim = s->head_dim,
+                          .page_size = s->page_size};
+    k_rope_kv(d->tabs, a, r->n.tokens, d->stream);
+}
+
+static void run_attention(const struct run *r, const struct dop *o) {
+    struct dev *d = r->d;
+    struct att_args a = d->att;
+    a.kv = d->kv + (size_t)o->o->layer * d->layer_bytes;
+    a.q = d->buf[BUF_QKV];
+    a.out = d->buf[o->o->out];
+    a.ldo = d->ld[o->o->out];
+    a.window = o->o->window;
+    a.scale = o->o->scale;
+    if (!att_fast_takes(&a)) {
+        k_att_plain(d->tabs, a, r->n.tokens, d->stream);
+        return;
+    }
+    int32_t full = d->n_sms * FI_BLOCKS_AN_SM, K = a.n_kv_heads;
+    if (r->n_fi) {
+        a.grid = (int64_t)r->n_fi * K < full ? r->n_fi * K : full;
+        k_att_fi(d->tabs, a, d->stream);
+    }
+    if (r->n_fa) {
+        a.grid = (int64_t)r->n_fa * K < 8 * full ? r->n_fa * K : 8 * full;
+        k_att_fa(d->tabs, a, d->stream);
+    }
+}
+
+static void run_silu(const struct run *r, const struct dop *o) {
+    struct dev *d = r->d;
+    enum buf_id in = o->o->in, out = o->o->out;
+    struct silu_args a = {.in = d->buf[in], .out = d->buf[out], .a = d->act, .ldi = d->ld[in], .ldo = d->ld[out], .n = o->silu_n};
+    k_silu(d->tabs, a, r->n.tokens, d->stream);
+}
+
+static int run_moe(const struct run *r, struct dop *o, struct err *e) {
+    struct dev *d = r->d;
+    struct moe_args a = d->moe;
+    a.ldl = up8(o->o->n_experts);
+    a.w_gu = o->up.p, a.w_down = o->down.p;
+    a.ld_gu = o->up.ld, a.ld_down = o->down.ld;
+    a.gu_step = (int64_t)(up256((size_t)o->up.n * (size_t)o->up.ld * dtype_size(d->act)) / dtype_size(d->act));
+    a.down_step = (int64_t)(up256((size_t)o->down.n * (size_t)o->down.ld * dtype_size(d->act)) / dtype_size(d->act));
+    a.n_experts = o->o->n_experts, a.top_k = o->o->top_k, a.norm_topk = o->o->norm_topk;
+    a.hidden = o->down.n, a.ffn = o->down.k;
+    a.ld2f = up8(2 * a.ffn), a.ldf = up8(a.ffn), a.ldy = up8(a.hidden);
+    a.x = d->buf[o->o->in], a.out = d->buf[o->o->out];
+    a.ldx = d->ld[o->o->in], a.ldo = d->ld[o->o->out];
+    for (a.token0 = 0; a.token0 < r->n.tokens; a.token0 += d->moe_tokens) {
+        a.tokens = r->n.tokens - a.token0 < d->moe_tokens ? r->n.tokens - a.token0 : d->moe_tokens;
+        struct linear_args router = {.op = o, .x = buf_row(d, o->o->in, a.token0), .y = d->router, .ldx = a.ldx, .ldy = a.ldl,
+                                     .y_dtype = DT_F32, .rows = a.tokens};
+        if (linear_run(d, &router, e)) return -1;
+        k_moe(d->tabs, a, d->stream);
+    }
+    return 0;
+}
+
+static void run_rows(const struct run *r, const struct dop *o) {
+    struct dev *d = r->d;
+    enum buf_id in = o->o->in, out = o->o->out;
+    int64_t n = d->width[in] < d->width[out] ? d->width[in] : d->width[out];
+    struct rows_args a = {.in = d->buf[in], .out = d->buf[out], .ldi = d->ld[in], .ldo = d->ld[out], .width = (int32_t)n,
+                          .size = (int32_t)dtype_size(buf_dtype(d, in))};
+    k_rows(d->tabs, a, r->n.rows, d->stream);
+}
+
+/* The rows' tokens, from the logits of this rank's part of the vocabulary. */
+static void run_sample(const struct run *r) {
+    struct dev *d = r->d;
+    struct sample_args a = d->sample;
+    a.splits = 2 * d->n_sms / r->n.rows;
+    if (a.splits > SAMPLE_SPLITS_MAX) a.splits = SAMPLE_SPLITS_MAX;
+    if (a.splits > a.vocab / 2048) a.splits = a.vocab / 2048;
+    if (a.splits < 1) a.splits = 1;
+    k_sample(d->tabs, a, r->n.rows, d->stream);
+}
+
+static int run_op(const struct run *r, struct dop *o, struct err *e) {
+    bool none = (o->o->in == BUF_ROWS || o->o->out == BUF_ROWS || o->o->kind == OP_SAMPLE) && r->n.rows == 0;
+    if (none) return 0;
+    switch (o->o->kind) {
+    case OP_EMBED: run_embed(r, o); break;
+    case OP_NORM: run_norm(r, o); break;
+    case OP_LINEAR: return run_linear(r, o, e);
+    case OP_ROPE_KV: run_rope(r, o); break;
+    case OP_ATTENTION: run_attention(r, o); break;
+    case OP_SILU_MUL: run_silu(r, o); break;
+    case OP_MOE: return run_moe(r, o, e);
+    case OP_REDUCE: break; /* one rank: nothing to add */
+    case OP_ROWS: run_rows(r, o); break;
+    case OP_SAMPLE: run_sample(r); break;
+    }
+    return 0;
+}
+
+static int enqueue(const struct run *r, struct err *e) {
+    struct dev *d = r->d;
+    d->op_at = -1;
+    k_begin(d->tabs, r->n, d->stream);
+    if (d->angles.inv_freq) k_angles(d->tabs, d->angles, r->n.tokens, d->stream);
+    for (int32_t i = 0; i < d->n_ops; i++) {
+        d->op_at = i;
+        if (run_op(r, &d->ops[i], e) || cuda_ok(d, cudaPeekAtLastError(), "a launch", e)) return -1;
+    }
+    return 0;
+}
+
+/* ---- graphs ---- */
+
+/* The graph for a step of decodes only: the smallest that has room. */
+static const struct graph *graph_for(const struct dev *d, const struct step_dims *n) {
+    if (n->tokens != n->seqs || n->rows != n->seqs) return NULL;
+    for (int32_t i = 0; i < d->n_graphs; i++)
+        if (d->graphs[i].seqs >= n->seqs) return &d->graphs[i];
+    return NULL;
+}
+
+static int capture(struct dev *d, int32_t seqs, struct err *e) {
+    struct run r = {.d = d, .n = {seqs, seqs, seqs}, .n_fi = seqs * 1024, .n_fa = 0};
+    cudaGraph_t graph = NULL;
+    struct graph *g = &d->graphs[d->n_graphs];
+    if (cuda_ok(d, cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeThreadLocal), "begin capture", e)) return -1;
+    int bad = enqueue(&r, e);
+    cudaError_t rc = cudaStreamEndCapture(d->stream, &graph);
+    if (!bad) bad = cuda_ok(d, rc, "capture", e);
+    if (!bad) bad = cuda_ok(d, cudaGraphInstantiate(&g->exec, graph, 0), "making a graph", e);
+    if (!bad) bad = cuda_ok(d, cudaGraphUpload(g->exec, d->stream), "loading a graph", e);
+    if (graph) cudaGraphDestroy(graph);
+    if (bad) return -1;
+    g->seqs = seqs;
+    d->n_graphs++;
+    return 0;
+}
+
+/* Sizes of graphs: close together where a step is short. The last is the largest batch itself. */
+static int32_t next_size(int32_t n, int32_t max) {
+    int32_t next = n < 4 ? n + 1 : n < 8 ? 8 : n < 64 ? n + 8 : n < 256 ? n + 16 : n + 64;
+    return n < max && next > max ? max : next;
+}
+
+/* One eager step, so that every kernel is loaded; then the graphs. The pages of empty tables are page 0, which holds nothing. */
+int step_warm(struct dev *d, int32_t graph_max, struct err *e) {
+    const struct batch_limits *l = &d->shape.limits;
+    struct batch *b = batch_init(mem_aligned(64, batch_size(l)), l);
+    struct result r = {.rows = mem_zalloc((size_t)l->max_seqs, sizeof *r.rows)};
+    int32_t chunk = l->max_tokens < 4 ? l->max_tokens : 3, n = 0;
+    if (chunk > d->shape.max_len) chunk = d->shape.max_len;
+    batch_reset(b, 0);
+    if (l->max_seqs > 1 && l->max_tokens > chunk) batch_seqs(b)[n++] = (struct batch_seq){1, 0, 1, -1, b->n_rows++};
+    batch_seqs(b)[n++] = (struct batch_seq){0, 0, chunk, 0, b->n_rows++};
+    b->n_given = chunk;
+    b->n_seqs = n;
+    b->n_tokens = chunk + n - 1;
+    batch_seal(b);
+    d->warming = true;
+    int bad = step_launch(d, b, e);
+    if (!bad) bad = step_collect(d, &r, e);
+    for (int32_t s = 1; !bad && s <= graph_max && d->n_graphs < GRAPHS_MAX; s = next_size(s, graph_max)) bad = capture(d, s, e);
+    d->warming = false;
+    free(r.rows);
+    free(b);
+    return bad;
+}
+
+/* ---- launch and collect ---- */
+
+int step_launch(struct dev *d, const struct batch *b, struct err *e) {
+    if (!d->loaded) return err_machine(e, "the device has no program yet");
+    if (d->n_pending == 2) BUG("step %llu: two steps are launched and not collected", (unsigned long long)b->step);
+    if (batch_check(b)) return err_machine(e, "step %llu: the batch does not fit its checksum", (unsigned long long)b->step);
+    struct pending *p = &d->pending[(d->first_pending + d->n_pending) % 2];
+    d->step = b->step;
+    d->op_at = -1;
+    if (cuda_ok(d, cudaSetDevice(d->gpu), "choosing the GPU", e)) return -1;
+    struct step_dims n = put_block(d, b, p->block);
+    const struct step_head *h = (const struct step_head *)(const void *)p->block;
+    cudaError_t rc = cudaMemcpyAsync((void *)(uintptr_t)d->tabs.head, p->block, h->size, cudaMemcpyHostToDevice, d->stream);
+    if (cuda_ok(d, rc, "the copy up", e)) return -1;
+    const struct graph *g = d->warming ? NULL : graph_for(d, &n);
+    if (g) {
+        if (cuda_ok(d, cudaGraphLaunch(g->exec, d->stream), "a graph", e)) return -1;
+    } else {
+        struct run r = {.d = d, .n = n, .n_fi = h->n_fi, .n_fa = h->n_fa};
+        if (n.tokens && enqueue(&r, e)) return -1;
+    }
+    p->step = b->step;
+    p->n_rows = n.rows;
+    rc = n.rows ? cudaMemcpyAsync(p->rows, d->sample.out, (size_t)n.rows * sizeof *p->rows, cudaMemcpyDeviceToHost, d->stream) : 0;
+    if (!rc) rc = cudaEventRecord(p->done, d->stream);
+    d->n_pending++;
+    return cuda_ok(d, rc, "the copy down", e);
+}
+
+int step_collect(struct dev *d, struct result *r, struct err *e) {
+    if (!d->n_pending) return err_machine(e, "no step was launched");
+    struct pending *p = &d->pending[d->first_pending];
+    d->op_at = -2;
+    if (cuda_ok(d, cudaEventSynchronize(p->done), "waiting", e)) return -1;
+    d->first_pending ^= 1;
+    d->n_pending--;
+    r->step = p->step;
+    r->n_rows = p->n_rows;
+    memcpy(r->rows, p->rows, (size_t)p->n_rows * sizeof *p->rows);
+    return 0;
+}
