@@ -29,6 +29,9 @@ ifeq ($(VARIANT),fuzzlib)
 SRC := $(filter-out src/dev/cpu/% src/engine/% src/cli/% src/loop.c src/app.c,$(SRC))
 endif
 OBJ := $(SRC:src/%.c=$(B)/obj/%.o)
+# Program and CUDA backend must agree on these; the id is how they know.
+BUILD_ID := $(shell cat src/dev/dev.h src/flow/batch.h src/flow/result.h src/flow/sampling.h src/base/err.h | sha256sum | cut -c1-12)
+$(B)/obj/dev/cpu/cpu.o: ISA := -DMINISGL_BUILD_ID='"$(BUILD_ID)"'
 LIBOBJ := $(filter-out $(B)/obj/main.o,$(OBJ))
 UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -110,13 +113,16 @@ replay-build: $(REPLAY)
 replay: $(REPLAY)
 	@bad=0; for t in $(REPLAY); do $$t tests/fuzz/corpus/$${t##*/fuzz_} || { echo "FAILED: $$t"; bad=1; }; done; exit $$bad
 
-cuda:
-	@if [ -d src/dev/cuda ]; then $(MAKE) --no-print-directory -C src/dev/cuda; \
-	else echo 'make cuda: this version has no CUDA backend yet; the CPU backend is complete'; fi
+cuda: all
+	@if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then \
+		$(MAKE) --no-print-directory -f src/dev/cuda/build.mk BUILD_ID=$(BUILD_ID); \
+	else echo 'make cuda: there is no nvcc (the CUDA toolkit, 12.4 or later); the CPU backend is complete without it'; fi
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/minisgl
 	install -m 755 $(B)/minisgl $(DESTDIR)$(PREFIX)/bin/minisgl
+	if [ -e build/minisgl_cuda.so ]; then install -d $(DESTDIR)$(PREFIX)/lib/minisgl && \
+		install -m 755 build/minisgl_cuda.so $(DESTDIR)$(PREFIX)/lib/minisgl/; fi
 	cp -r models $(DESTDIR)$(PREFIX)/share/minisgl/
 
 clean:

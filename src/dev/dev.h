@@ -6,7 +6,7 @@
  * and then runs batches. It owns the KV cache, the page tables, the sampling parameters and the last sample of
  * every slot, and all activation buffers. Nothing is allocated after `load`.
  *
- * Makers: cpu (dev/cpu: `ref`, slow and obvious, the oracle, and the fast paths), later cuda (a shared object).
+ * Makers: cpu (dev/cpu: `ref`, slow and obvious, the oracle, and the fast paths), cuda (dev/cuda: a shared object, dev/open.h).
  *
  * Several ranks (tensor parallelism) run the same program over their own shares of the weights; what they add up or exchange goes
  * through a communicator (comm/comm.h on the CPU, comm/gpu.h on GPUs): in OP_REDUCE, in OP_MOE, in OP_SAMPLE and, before the first of them,
@@ -22,7 +22,9 @@
  *     so that tensor-parallel ranks that hold 4, 2 or 1 slices each reach the same sum by an all-reduce in tree order;
  *   - attention reduces over absolute blocks of 64 positions, block after block, one (token, head) never split;
  *   - a piece of work handed to a thread never splits a reduction.
- * Activations between operators are float32. A bf16-dot LINEAR rounds its input to bf16 (nearest even). */
+ * Activations between operators are float32. A bf16-dot LINEAR rounds its input to bf16 (nearest even).
+ * The CUDA maker keeps the residual stream and the logits in float32, all else in the dtype of the weights, and agrees within a
+ * bound (`minisgl selftest`): the order of its sums hangs on the batch. k_slices means nothing to it. */
 #ifndef MINISGL_DEV_DEV_H
 #define MINISGL_DEV_DEV_H
 #include "base/err.h"
@@ -33,7 +35,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DEV_ABI = 1 };
+enum { DEV_ABI = 2 };
 
 enum dtype { DT_F32, DT_BF16, DT_F16 };
 static inline size_t dtype_size(enum dtype t) { return t == DT_F32 ? 4 : 2; }
@@ -134,6 +136,7 @@ struct dev_args {
     struct comm *comm;   /* NULL at one rank */
     int32_t n_threads;   /* CPU: compute threads of this rank, the calling rank thread included */
     const char *isa;     /* CPU: NULL or "auto"; "ref", "generic", "avx2", "avx512", "avx512bf16" */
+    int32_t graph_max;   /* CUDA: largest batch of decodes captured in a graph; 0: none, -1: the device decides */
 };
 
 struct dev; /* the maker's own */
@@ -149,6 +152,8 @@ struct dev_maker {
     void (*close)(struct dev *d);
     /* One line for the log: "cpu avx512bf16, 2 threads". Lives as long as the device. */
     const char *(*describe)(const struct dev *d);
+    /* Memory of the device that these arguments name, before it is opened. NULL: the host's. */
+    int (*memory)(const struct dev_args *args, size_t *free_bytes, size_t *total, struct err *e);
     /* Bytes that load() will take for the KV cache and for everything else, before it is done. */
     void (*plan)(const struct dev *d, const struct dev_shape *shape, size_t *kv_bytes, size_t *other_bytes);
     /* Take the program; allocate everything. May be called again with another program (tests): the old state is dropped. */

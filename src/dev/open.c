@@ -1,0 +1,71 @@
+/* open.c: see open.h. Called by the main thread before others start. The handle of the shared object is kept by the loader alone: it is
+ * never closed, since the driver's threads may be in it until the process ends. */
+#include "dev/open.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The folder of the running program, with a slash. */
+static int program_folder(char *to, size_t n) {
+    ssize_t len = readlink("/proc/self/exe", to, n - 1);
+    if (len <= 0) return -1;
+    to[len] = 0;
+    char *slash = strrchr(to, '/');
+    if (!slash) return -1;
+    slash[1] = 0;
+    return 0;
+}
+
+static void *open_object(char *why, size_t n) {
+    static const char *const places[] = {"", "../lib/minisgl/"};
+    char folder[4096], path[4200];
+    if (program_folder(folder, sizeof folder)) {
+        snprintf(why, n, "the program does not know where it lies");
+        return NULL;
+    }
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        snprintf(path, sizeof path, "%s%sminisgl_cuda.so", folder, places[i]);
+        if (access(path, R_OK)) continue;
+        void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (!lib) snprintf(why, n, "%s", dlerror());
+        return lib;
+    }
+    snprintf(why, n, "minisgl_cuda.so is not beside the program (`make cuda` builds it)");
+    return NULL;
+}
+
+static const struct dev_maker *check_maker(const struct dev_maker *m, char *why, size_t n) {
+    if (m->abi == DEV_ABI && !strcmp(m->build_id, dev_cpu.build_id)) return m;
+    snprintf(why, n, "minisgl_cuda.so was built from other sources (ABI %u, build %s) than this program (ABI %u, build %s): rebuild both",
+             m->abi, m->build_id, DEV_ABI, dev_cpu.build_id);
+    return NULL;
+}
+
+static const struct dev_maker *find_cuda(char *why, size_t n) {
+    if (!dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL)) { /* before the large libraries are loaded for nothing */
+        snprintf(why, n, "no NVIDIA driver is installed");
+        return NULL;
+    }
+    void *lib = open_object(why, n);
+    if (!lib) return NULL;
+    const struct dev_maker *(*get)(char *, size_t);
+    *(void **)&get = dlsym(lib, "minisgl_device");
+    if (!get) {
+        snprintf(why, n, "minisgl_cuda.so is no device backend");
+        return NULL;
+    }
+    const struct dev_maker *m = get(why, n);
+    return m ? check_maker(m, why, n) : NULL;
+}
+
+int dev_choose(const struct dev_maker **out, const char *device, char *why, size_t n, struct err *e) {
+    why[0] = 0;
+    *out = &dev_cpu;
+    if (!strcmp(device, "cpu")) return 0;
+    const struct dev_maker *m = find_cuda(why, n);
+    if (m) *out = m;
+    if (m || strcmp(device, "cuda")) return 0;
+    return err_machine(e, "--device cuda: %s", why);
+}
