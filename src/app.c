@@ -6,6 +6,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "dev/open.h"
+#include "engine/fit.h"
 #include "hw/host.h"
 #include "model/decoder.h"
 #include "model_dir.h"
@@ -89,7 +91,7 @@ static int load_weights(struct app *a, const struct options *o, struct err *e) {
                             : weights_bind(&a->weights[i], &a->config, a->checkpoint, shard, e))
             return -1;
     }
-    if (a->checkpoint) prefetch(a, threads_of(o));
+    if (a->checkpoint && !a->maker->memory) prefetch(a, threads_of(o)); /* a GPU reads the files itself, once */
     return 0;
 }
 
@@ -130,6 +132,44 @@ struct room {
     int32_t n_pages, max_len;
 };
 
+static bool on_gpu(const struct app *a) { return a->maker->memory != NULL; }
+
+static int32_t threads_a_rank(const struct app *a, const struct options *o) {
+    return threads_of(o) / a->n_ranks > 0 ? threads_of(o) / a->n_ranks : 1;
+}
+
+static struct dev_args device_args(const struct app *a, const struct options *o) {
+    return (struct dev_args){.n_ranks = 1, .n_threads = threads_a_rank(a, o), .isa = o->cpu_isa, .graph_max = (int32_t)o->cuda_graph_max_bs};
+}
+
+static void sched_size(struct sched_args *sa, const struct app *a, const struct options *o, struct room room) {
+    *sa = (struct sched_args){.max_running = (int32_t)o->max_running, .page_size = (int32_t)o->page_size,
+                              .max_prefill = o->max_prefill > 0 ? (int32_t)o->max_prefill : on_gpu(a) ? 8192 : 512,
+                              .max_len = room.max_len, .n_pages = room.n_pages};
+    if (sa->max_running > room.n_pages - 1) sa->max_running = room.n_pages - 1;
+}
+
+/* Memory that weights, buffers and KV cache of all ranks may share, and what the buffers of the device take of it. */
+struct memory {
+    size_t left, buffers;
+};
+
+/* The host's; or the GPU's, where a share of what is free stays free and holds what no plan knows (driver, libraries, graphs). */
+static int find_memory(struct memory *m, const struct app *a, const struct options *o, int32_t len, struct err *e) {
+    *m = (struct memory){.left = host_memory_left()};
+    if (!on_gpu(a)) return 0;
+    size_t total;
+    struct dev_args dev = device_args(a, o);
+    struct sched_args sa;
+    struct fit fit;
+    sched_size(&sa, a, o, (struct room){.n_pages = INT32_MAX, .max_len = len});
+    struct fit_args fa = {.config = &a->config, .n_ranks = a->n_ranks, .maker = a->maker, .dev = dev, .limits = sched_limits(&sa),
+                          .max_len = len, .page_size = (int32_t)o->page_size, .kv_dtype = a->config.dtype};
+    if (fit_count(&fit, &fa, e) || a->maker->memory(&dev, &m->left, &total, e)) return -1;
+    m->buffers = fit.buffers * (size_t)a->n_ranks;
+    return 0;
+}
+
 /* How many pages of KV cache there are, and how long a sequence may be. */
 static int plan_memory(const struct app *a, const struct options *o, struct room *room, struct err *e) {
     int64_t page = o->page_size, len = o->max_seq_len > 0 ? o->max_seq_len : a->config.max_position;
@@ -140,14 +180,16 @@ static int plan_memory(const struct app *a, const struct options *o, struct room
                         (size_t)a->n_ranks; /* of all ranks: they share the machine's memory */
     size_t weights = weight_bytes(a);
     int64_t whole = (len + page - 1) / page, pages = o->num_pages;
+    struct memory m;
+    if (find_memory(&m, a, o, (int32_t)len, e)) return -1;
     if (pages < 0) {
-        double budget = o->memory_ratio * (double)host_memory_left() - (double)weights;
+        double budget = o->memory_ratio * (double)m.left - (double)weights - (double)m.buffers;
         double most = (double)o->max_running * (double)whole + 1, fit = budget / (double)page_bytes;
         pages = (int64_t)(fit < most ? fit : most);
         if (pages < 2)
-            return err_input(e, "the weights take %.2f GB and --memory-ratio %g of the free memory is %.2f GB: nothing is left "
-                                "for the KV cache; give a higher --memory-ratio or a smaller model",
-                             (double)weights / 1e9, o->memory_ratio, o->memory_ratio * (double)host_memory_left() / 1e9);
+            return err_input(e, "the weights take %.2f GB, buffers %.2f GB, and --memory-ratio %g of the free memory is %.2f GB: nothing is "
+                                "left for the KV cache; give a higher --memory-ratio or a smaller model",
+                             (double)weights / 1e9, (double)m.buffers / 1e9, o->memory_ratio, o->memory_ratio * (double)m.left / 1e9);
     }
     int64_t most = INT32_MAX / page - 1;
     if (pages > most) pages = most;
@@ -157,6 +199,9 @@ static int plan_memory(const struct app *a, const struct options *o, struct room
                     (long long)len, a->config.max_position);
     }
     *room = (struct room){.n_pages = (int32_t)pages, .max_len = (int32_t)len};
+    if (on_gpu(a))
+        log_info("GPU memory, GB: weights %.2f, KV cache %.2f, activations and workspace %.2f, of %.2f free", (double)weights / 1e9,
+                 (double)pages * (double)page_bytes / 1e9, (double)m.buffers / 1e9, (double)m.left / 1e9);
     log_info("KV cache: %lld pages of %lld tokens, %.2f GB at most; sequences up to %lld tokens", (long long)pages,
              (long long)page, (double)pages * (double)page_bytes / 1e9, (long long)len);
     return 0;
@@ -211,23 +256,20 @@ static void tell_ranks(const struct app *a, bool overlap) {
 }
 
 static int open_machinery(struct app *a, const struct options *o, struct err *e) {
-    if (!strcmp(o->device, "cuda"))
-        return err_input(e, "--device cuda: the CUDA backend comes with a later version; this one computes on the CPU");
     struct room room = {0};
     if (plan_memory(a, o, &room, e)) return -1;
-    struct sched_args sa = {.max_running = (int32_t)o->max_running, .page_size = (int32_t)o->page_size,
-                            .max_prefill = o->max_prefill > 0 ? (int32_t)o->max_prefill : 512,
-                            .max_len = room.max_len, .n_pages = room.n_pages,
-                            .radix = !strcmp(o->cache_type, "radix"), .stats = &a->stats,
-                            .policy = sched_policy(o->policy), .margin_percent = SCHED_MARGIN_PERCENT,
-                            .target_itl = (uint64_t)(o->target_itl > 0 ? o->target_itl : 500) * 1000000};
-    if (sa.max_running > room.n_pages - 1) sa.max_running = room.n_pages - 1;
-    int32_t threads = threads_of(o) / a->n_ranks > 0 ? threads_of(o) / a->n_ranks : 1;
-    struct engine_args ea = {.config = &a->config, .weights = a->weights, .n_ranks = a->n_ranks, .maker = &dev_cpu,
-                             .dev = {.n_threads = threads, .isa = o->cpu_isa}, .limits = sched_limits(&sa),
-                             .max_len = room.max_len, .page_size = sa.page_size, .n_pages = room.n_pages,
-                             .kv_dtype = a->config.dtype, .comm_timeout_ns = (uint64_t)o->comm_timeout * 1000000000,
-                             .comm_spin_ns = threads * a->n_ranks <= cores() ? COMM_SPIN_NS : 0, .broken = die};
+    struct sched_args sa;
+    sched_size(&sa, a, o, room);
+    sa.radix = !strcmp(o->cache_type, "radix");
+    sa.stats = &a->stats;
+    sa.policy = sched_policy(o->policy);
+    sa.margin_percent = SCHED_MARGIN_PERCENT;
+    sa.target_itl = (uint64_t)(o->target_itl > 0 ? o->target_itl : on_gpu(a) ? 50 : 500) * 1000000;
+    struct engine_args ea = {.config = &a->config, .weights = a->weights, .n_ranks = a->n_ranks, .maker = a->maker,
+                             .dev = device_args(a, o), .limits = sched_limits(&sa), .max_len = room.max_len,
+                             .page_size = sa.page_size, .n_pages = room.n_pages, .kv_dtype = a->config.dtype,
+                             .comm_timeout_ns = (uint64_t)o->comm_timeout * 1000000000,
+                             .comm_spin_ns = threads_a_rank(a, o) * a->n_ranks <= cores() ? COMM_SPIN_NS : 0, .broken = die};
     if (parse_fault(o->fault, &ea.fault, e)) return -1;
     bool overlap = false;
     if (engine_open(&a->engine, &ea, e) || decide_overlap(a, o, &overlap, e)) return -1;
@@ -263,11 +305,20 @@ static int check_ranks(const struct options *o, struct err *e) {
     return err_input(e, "--tp %lld: the model can be split over 1, 2, 4 or 8 ranks", (long long)o->tp);
 }
 
+static int choose_device(struct app *a, const struct options *o, struct err *e) {
+    char why[600];
+    if (dev_choose(&a->maker, o->device, why, sizeof why, e)) return -1;
+    if (*why) log_info("computing on the CPU: %s", why);
+    if (!on_gpu(a) && o->cuda_graph_max_bs > 0)
+        return err_input(e, "--cuda-graph-max-bs: it matters on a GPU only, and this runs on the CPU; leave it out");
+    return 0;
+}
+
 int app_open(struct app *a, const struct options *o, struct err *e) {
     uint64_t start = clock_ns();
     *a = (struct app){.n_ranks = (int32_t)o->tp};
-    if (check_ranks(o, e)) return -1;
-    if (a->n_ranks > 1) log_info("Initializing tensor parallelism with %d CPU ranks", a->n_ranks);
+    if (check_ranks(o, e) || choose_device(a, o, e)) return -1;
+    if (a->n_ranks > 1) log_info("Initializing tensor parallelism with %d %s ranks", a->n_ranks, on_gpu(a) ? "GPU" : "CPU");
     inbox_init(&a->inbox);
     a->dir = model_dir(o, o->dummy_weight ? HUB_CONFIG : HUB_TEXT | HUB_WEIGHTS, e);
     if (!a->dir || load_model(a, o, e) || open_machinery(a, o, e)) {

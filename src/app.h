@@ -26,6 +26,7 @@ struct app {
     struct weights weights[APP_MAX_RANKS]; /* of each rank */
     struct tokenizer *tokenizer;
     struct chat_template *chat_template;
+    const struct dev_maker *maker;   /* what --device chose */
     struct engine *engine;
     struct sched *sched;
     struct loop loop;

@@ -15,7 +15,7 @@ int main(int argc, char **argv) {
     static const struct {
         const char *name;
         int (*run)(int argc, char **argv);
-    } subs[] = {{"serve", cmd_serve}, {"generate", cmd_generate}, {"help", cmd_help}, {"template", cmd_template}, {"tokenize", cmd_tokenize}, {"dummy", cmd_dummy}, {"simulate", cmd_simulate}, {"doctor", cmd_doctor},
+    } subs[] = {{"serve", cmd_serve}, {"generate", cmd_generate}, {"help", cmd_help}, {"template", cmd_template}, {"tokenize", cmd_tokenize}, {"dummy", cmd_dummy}, {"simulate", cmd_simulate}, {"doctor", cmd_doctor}, {"selftest", cmd_selftest},
               {"version", cmd_version}, {"--version", cmd_version}};
     if (argc > 1)
         for (size_t i = 0; i < sizeof subs / sizeof *subs; i++)

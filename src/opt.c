@@ -49,9 +49,9 @@ static const struct row rows[] = {
 #ifdef MINISGL_FAULTS
     {"fault", "", NULL, TEXT, AT(fault), 0, 0, "RANK:STEP:hang|exit|differ", NULL, CMD_RUNS, "let a rank go wrong, for tests", NULL},
 #endif
-    {"device", "", NULL, CHOICE, AT(device), 0, 0, "auto|cpu|cuda", "auto", CMD_RUNS,
+    {"device", "", NULL, CHOICE, AT(device), 0, 0, "auto|cpu|cuda", "auto", CMD_RUNS | CMD_SELFTEST,
      "where to compute: `auto` takes the GPU when there is one, else the CPU", NULL},
-    {"threads", "", NULL, INT, AT(threads), 1, 1024, "N", "auto", CMD_RUNS,
+    {"threads", "", NULL, INT, AT(threads), 1, 1024, "N", "auto", CMD_RUNS | CMD_SELFTEST,
      "CPU compute threads, of all ranks together (default: the cores this process may use)", NULL},
     {"cpu-isa", "", "MINISGL_CPU_ISA", CHOICE, AT(cpu_isa), 0, 0, "auto|ref|generic|avx2|avx512|avx512bf16", "auto",
      CMD_RUNS, "instruction set of the CPU kernels; `ref` is the slow reference", NULL},
@@ -94,7 +94,7 @@ static const struct row rows[] = {
     {"moe-backend", "", NULL, CHOICE, AT(moe_backend), 0, 0, "auto|fused", "auto", CMD_RUNS,
      "kernels of mixture-of-experts models on a GPU", ONE_GPU_LATER},
     {"cuda-graph-max-bs", "graph", NULL, INT, AT(cuda_graph_max_bs), 0, 4096, "N", "auto", CMD_RUNS,
-     "largest batch size captured in a CUDA graph; 0 disables graphs", ONE_GPU_LATER},
+     "largest batch of decodes captured in a CUDA graph (default: 256); 0 disables graphs", NULL},
     {"disable-pynccl", "", NULL, FLAG, AT(disable_pynccl), 0, 0, NULL, NULL, CMD_RUNS,
      "use the other GPU communicator of Mini-SGLang", "there is one NCCL binding here, and it comes with a later version"},
     {"num-tokenizer", "tokenizer-count", NULL, INT, AT(num_tokenizer), 0, 64, "N", "1", CMD_SERVE,
@@ -404,7 +404,7 @@ static const struct {
     unsigned bit;
     const char *name;
 } commands[] = {{CMD_SERVE, "serve"}, {CMD_GENERATE, "generate"}, {CMD_TOKENIZE, "tokenize"},
-                {CMD_TEMPLATE, "template"}, {CMD_DUMMY, "dummy"}, {CMD_SIMULATE, "simulate"}, {CMD_DOCTOR, "doctor"}, {CMD_HELP, "help"}};
+                {CMD_TEMPLATE, "template"}, {CMD_DUMMY, "dummy"}, {CMD_SIMULATE, "simulate"}, {CMD_DOCTOR, "doctor"}, {CMD_SELFTEST, "selftest"}, {CMD_HELP, "help"}};
 
 static void add_json_field(struct buf *b, const char *name, const char *value) {
     buf_addf(b, ",\"%s\":", name);

@@ -21,8 +21,9 @@ enum {
     CMD_HELP = 32,
     CMD_SIMULATE = 64,
     CMD_DOCTOR = 128,
+    CMD_SELFTEST = 256,
     CMD_RUNS = CMD_SERVE | CMD_GENERATE, /* the ones that run a model */
-    CMD_ALL = 255
+    CMD_ALL = 511
 };
 
 /* Values; a number of -1 and a NULL string mean "not given: decide" where the table's default says auto or none. */

@@ -9,6 +9,7 @@ int cmd_serve(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_selftest(int argc, char **argv);
 int cmd_dummy(int argc, char **argv);
 int cmd_simulate(int argc, char **argv);
 int cmd_template(int argc, char **argv);

@@ -67,5 +67,5 @@ int dev_choose(const struct dev_maker **out, const char *device, char *why, size
     const struct dev_maker *m = find_cuda(why, n);
     if (m) *out = m;
     if (m || strcmp(device, "cuda")) return 0;
-    return err_machine(e, "--device cuda: %s", why);
+    return err_input(e, "--device cuda: CUDA is not to be had here: %s; --device auto computes on the CPU then", why);
 }

@@ -64,7 +64,7 @@ static void wrong_ones_are_named(void **state) {
         {"--dtype int8", "float16"},    {"--dummy-weight=1", "no value"}, {"stray", "stray"},
         {"-x", "-x"},                   {"--decode", "subcommand"},      {"--max-running-requests 1.5", "1.5"},
         {"--model=", "empty"},          {"--tp x", "whole number"},      {"--shell", "later version"},
-        {"--cache both", "radix"},      {"--attn fa,fi", "GPU"},     {"--cuda-graph-max-bs 8", "GPU"},
+        {"--cache both", "radix"},      {"--attn fa,fi", "GPU"},     {"--moe-backend fused", "GPU"},
         {"--model-source modelscope", "later version"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

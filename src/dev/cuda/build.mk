@@ -11,7 +11,7 @@ WARN := -Wall -Wextra -Werror -Wpointer-arith -Wstrict-prototypes -Wmissing-prot
 INC := -Isrc -isystem $(CUDA)/include
 ID := -DMINISGL_BUILD_ID='"$(BUILD_ID)"'
 # _Noreturn is C's; 550: outputs of an instruction that nobody needs.
-NVFLAGS := -std=c++17 -O3 $(CODE) $(INC) '-D_Noreturn=__attribute__((noreturn))' -Xcompiler -Wall,-Wextra,-Werror,-fPIC,-fvisibility=hidden \
+NVFLAGS := -std=c++17 -O3 $(CODE) $(INC) '-D_Noreturn=__attribute__((noreturn))' -Xcompiler -Wall,-Wextra,-Werror,-fPIC,-fvisibility=hidden,-fno-threadsafe-statics,-fno-exceptions \
 	-Werror all-warnings -diag-suppress 550 -MMD -MP
 CFLAGS ?= -O2 -g
 C := $(wildcard src/dev/cuda/*.c) src/base/err.c src/base/mem.c src/flow/batch.c

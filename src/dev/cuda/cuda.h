@@ -55,7 +55,7 @@ struct graph {
 struct dev {
     struct dev_args args;
     int32_t gpu, n_sms;
-    char describe[160];
+    char describe[400];
     cudaStream_t stream;
     cublasLtHandle_t lt;
 

@@ -410,6 +410,7 @@ static const struct dev_maker maker = {
     .abi = DEV_ABI,
     .build_id = MINISGL_BUILD_ID,
     .name = "cuda",
+    .async = true,
     .open = cuda_open,
     .close = cuda_close,
     .describe = cuda_describe,

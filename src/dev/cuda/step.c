@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "dev/cuda/cuda.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- the block ---- */
