@@ -74,8 +74,9 @@ static const struct row rows[] = {
     {"num-pages", "", NULL, INT, AT(num_pages), 2, 1000000000, "N", "auto", CMD_RUNS | CMD_SIMULATE,
      "pages of the KV cache (default: what --memory-ratio leaves)", NULL},
     {"schedule-policy", "", NULL, CHOICE, AT(policy), 0, 0, "fcfs|lpm|classic", "fcfs", CMD_RUNS | CMD_SIMULATE,
-     "who is admitted next: `fcfs` first come, first served; `lpm` longest cached prefix first; `classic` as Mini-SGLang "
-     "does it, prompts before answers and every answer's whole length reserved", NULL},
+     "who is admitted next: `fcfs` first come, first served, but at most 8 requests whose prompts cost less may go before an "
+     "older one; `lpm` longest cached prefix first; `classic` as Mini-SGLang does it, prompts before answers and every "
+     "answer's whole length reserved", NULL},
     {"target-itl", "", NULL, INT, AT(target_itl), 1, 3600000, "MS", "auto", CMD_RUNS | CMD_SIMULATE,
      "prompt chunks are cut so that running streams wait at most this long for their next token (default: 50 ms on a GPU, "
      "500 ms on the CPU)", NULL},

@@ -22,6 +22,31 @@ static int32_t check_row(const struct sched *s, const struct seq *q, uint8_t *ow
     return q->n_pages - q->n_shared;
 }
 
+/* Prompts not wholly planned are in the list of those begun, each once, and nothing else is. */
+static void check_begun(const struct sched *s) {
+    int32_t n = 0;
+    for (const struct seq *q = s->running.first; q; q = q->next) {
+        int32_t times = 0;
+        for (int32_t i = 0; i < s->n_begun; i++) times += s->begun[i] == q;
+        if (times != (q->n_done < q->n_given))
+            BUG("slot %d, %d of %d tokens planned, is %d times among the prompts begun", q->slot, q->n_done, q->n_given,
+                times);
+        n += times;
+    }
+    if (n != s->n_begun) BUG("%d prompts are begun, of which %d run", s->n_begun, n);
+}
+
+static void check_sums(const struct sched *s) {
+    int64_t whole = 0, rows = 0;
+    for (const struct seq *q = s->running.first; q; q = q->next) {
+        whole += pages_for(s, q->req ? q->req->n_prompt + q->req->max_tokens : q->n_whole * s->a.page_size);
+        rows += q->n_pages;
+    }
+    if (whole != s->pages_whole || rows != s->pages_rows)
+        BUG("running sequences may grow to %lld pages and have %lld; counted %lld and %lld", (long long)whole,
+            (long long)rows, (long long)s->pages_whole, (long long)s->pages_rows);
+}
+
 void sched_check(struct sched *s) {
     int32_t held = 0, slots = 0, cached = s->radix ? radix_pages(s->radix) : 0;
     uint8_t *owners = mem_zalloc((size_t)s->a.n_pages, 1); /* 1: the cache, 2: a sequence */
@@ -39,6 +64,8 @@ void sched_check(struct sched *s) {
             BUG("a waiting request was passed over %d times, has slot %d and %d steps", q->passed, q->slot,
                 q->in_flight);
     free(owners);
+    check_begun(s);
+    check_sums(s);
     if (held + cached + s->pool.n_free != s->a.n_pages - 1)
         BUG("pages: %d held + %d cached + %d free != %d", held, cached, s->pool.n_free, s->a.n_pages - 1);
     if (slots + s->n_free_slots != s->a.max_running || slots != s->running.n)

@@ -1,6 +1,7 @@
 /* estimate.c: see estimate.h. Plain values of the scheduler thread. */
 #include "sched/estimate.h"
 
+#include <math.h>
 #include <stdbool.h>
 
 /* Lengths below 16 have a bucket each; above, eight buckets to a doubling. */
@@ -34,21 +35,47 @@ double lengths_alive(const struct lengths *l, int32_t n, int32_t t) {
     return (double)(l->above[length_bucket(n + t)] / now);
 }
 
-static void blend(double *to, double x) { *to = *to > 0 ? *to + (x - *to) / 8 : x; }
+/* Gauss-Seidel on the normal equations, from the factors as they are: what the steps of late do not tell apart stays as
+ * it was, and no factor becomes negative. */
+static void solve(struct pace *p) {
+    enum { SWEEPS = 4 };
+    for (int k = 0; k < SWEEPS; k++)
+        for (int i = 0; i < PACE_PARTS; i++) {
+            double rest = p->xy[i];
+            for (int j = 0; j < PACE_PARTS; j++) rest -= j == i ? 0 : p->xx[i][j] * p->of[j];
+            if (p->xx[i][i] > 0) p->of[i] = rest > 0 ? rest / p->xx[i][i] : 0;
+        }
+}
 
-void pace_learn(struct pace *p, int32_t n_decodes, int32_t n_chunk, uint64_t ns) {
-    if (n_chunk == 0) {
-        blend(&p->decode, (double)ns);
-        return;
+/* A step counts FADE times as much with each one after it, and errors count relative to its length. */
+void pace_learn(struct pace *p, const struct step_shape *s, uint64_t ns) {
+    static const double FADE = 0.95, TINY = 1e-200;
+    double y = ns > 0 ? (double)ns : 1, x[PACE_PARTS];
+    x[PACE_TOKEN] = s->n_prompt / y, x[PACE_FIXED] = 1 / y, x[PACE_READ] = (double)s->read / y, x[PACE_PAIR] = s->pairs / y;
+    for (int i = 0; i < PACE_PARTS; i++) {
+        for (int j = 0; j < PACE_PARTS; j++) p->xx[i][j] = p->xx[i][j] * FADE + x[i] * x[j];
+        p->xy[i] = p->xy[i] * FADE + x[i];
+        if (p->xx[i][i] < TINY) p->xx[i][i] = 0;
     }
-    if (n_chunk < PACE_LEAST) return; /* too few to tell their share */
-    double least = (double)ns / n_chunk * 0.05, share = ((double)ns - (n_decodes ? p->decode : 0)) / n_chunk;
-    blend(&p->token, share > least ? share : least);
+    if (s->n_prompt) p->most = fmax(p->most * FADE, s->n_prompt);
+    solve(p);
 }
 
-int32_t pace_chunk(const struct pace *p, uint64_t target) {
-    if (p->token <= 0) return PACE_UNKNOWN;
-    double n = ((double)target - p->decode) / p->token;
-    if (n < PACE_LEAST) return PACE_LEAST;
-    return n > 1e9 ? 1000000000 : (int32_t)n / PACE_LEAST * PACE_LEAST;
+double pace_decodes(const struct pace *p, int64_t read) { return p->of[PACE_FIXED] + p->of[PACE_READ] * (double)read; }
+
+static bool prompt_known(const struct pace *p) { return p->of[PACE_TOKEN] > 0 || p->of[PACE_PAIR] > 0; }
+
+double pace_prompt(const struct pace *p, int32_t pos, int32_t n) {
+    return prompt_known(p) ? p->of[PACE_TOKEN] * n + p->of[PACE_PAIR] * pace_pairs(pos, n) : n;
 }
+
+/* The root of pair/2 n^2 + (token + pair pos) n - ns. */
+int32_t pace_fit(const struct pace *p, int32_t pos, double ns) {
+    if (!prompt_known(p)) return INT32_MAX;
+    if (ns <= 0) return 0;
+    double pair = p->of[PACE_PAIR], each = p->of[PACE_TOKEN] + pair * pos;
+    double n = 2 * ns / (each + sqrt(each * each + 2 * pair * ns));
+    return n < 1e9 ? (int32_t)n : 1000000000;
+}
+
+int32_t pace_most(const struct pace *p) { return p->most > PACE_UNKNOWN / 2 ? (int32_t)(2 * p->most) : PACE_UNKNOWN; }

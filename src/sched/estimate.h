@@ -22,15 +22,33 @@ int32_t length_bucket(int32_t n);
 int32_t length_of_bucket(int32_t b); /* the shortest */
 
 /* ---- cost of a step ----
- * A step with decodes takes `decode` ns, and each prompt token beside them `token` ns more; both as measured lately. */
+ * ns = fixed + read * (positions before the decodes) + token * (prompt tokens) + pair * (pairs of a prompt token and a
+ * position before it), fitted by least squares to the steps measured lately. The last part is what makes the end of a
+ * long prompt dearer than its beginning. */
+enum pace_part { PACE_TOKEN, PACE_FIXED, PACE_READ, PACE_PAIR, PACE_PARTS };
+
 struct pace {
-    double decode, token; /* 0: not measured yet */
+    double of[PACE_PARTS];                            /* ns of each, >= 0 */
+    double most;                                      /* prompt tokens that lately were in one step */
+    double xx[PACE_PARTS][PACE_PARTS], xy[PACE_PARTS]; /* weighted sums of the steps */
 };
 
-void pace_learn(struct pace *p, int32_t n_decodes, int32_t n_chunk, uint64_t ns);
-/* Prompt tokens that fit into a step beside decodes so that it takes at most target ns; at least PACE_LEAST, so that
- * prompts go on even where decodes alone take longer. */
-enum { PACE_LEAST = 16, PACE_UNKNOWN = 64 };
-int32_t pace_chunk(const struct pace *p, uint64_t target);
+struct step_shape {
+    int32_t n_decodes, n_prompt; /* tokens of each kind */
+    int64_t read;                /* positions before the decodes, of all of them */
+    double pairs;                /* of the prompt tokens */
+};
+
+static inline double pace_pairs(int32_t pos, int32_t n) { return n * (pos + 0.5 * n); }
+
+void pace_learn(struct pace *p, const struct step_shape *s, uint64_t ns);
+/* ns of decodes that read so much, 0: not known yet; of n prompt tokens from position pos on, n: not known yet. */
+double pace_decodes(const struct pace *p, int64_t read);
+double pace_prompt(const struct pace *p, int32_t pos, int32_t n);
+/* Prompt tokens from position pos on that take at most ns. */
+int32_t pace_fit(const struct pace *p, int32_t pos, double ns);
+/* As many prompt tokens in one step can be foreseen: a few cost next to nothing beside decodes, and tell little of many. */
+enum { PACE_UNKNOWN = 64, PACE_LEAST = 16 };
+int32_t pace_most(const struct pace *p);
 
 #endif

@@ -2,7 +2,14 @@
  * Pressure is no error here: no page means evict, wait, or put back the youngest. */
 #include "sched/seq.h"
 
+#include <math.h>
 #include <string.h>
+
+/* A step's length (step_ns): at least so many times that of its decodes; what a prompt's wait counts against a
+ * stream's, in target_itl (bench/results has the trials). */
+static const double LEAST_STEP = 2, PROMPT_WEIGHT = 8;
+/* Prompt tokens that are worth another piece in a step. */
+enum { PIECE = 64 };
 
 /* Let q's row cover n_tokens; false, and nothing is taken, when there are not that many pages or the batch cannot
  * carry the news. */
@@ -11,6 +18,7 @@ static bool take_pages(struct sched *s, struct seq *q, int32_t n_tokens, const s
     if (want - q->n_pages > share_available(s)) return false;
     int32_t news = (want > q->n_pages ? want : q->n_pages) - q->dirty_from;
     if (b->n_pages + news > s->max_page_changes) return false;
+    if (want > q->n_pages) s->pages_rows += want - q->n_pages;
     while (q->n_pages < want) row[q->n_pages++] = share_take_page(s);
     return true;
 }
@@ -58,53 +66,104 @@ static bool wants_decode(const struct seq *q) {
     return stays(q) && q->n_done >= q->n_given && q->n_out + q->n_sampling < q->req->max_tokens;
 }
 
+static void plan_decode(struct sched *s, struct seq *q, struct batch *b) {
+    s->shape.n_decodes++;
+    s->shape.read += q->n_done;
+    add_entry(s, q, 1, b);
+}
+
 static void plan_decodes(struct sched *s, struct batch *b) {
     for (struct seq *q = s->running.first, *next; q; q = next) {
         next = q->next;
         if (!wants_decode(q)) continue;
-        if (make_room(s, q, q->n_done + 1, b)) add_entry(s, q, 1, b);
+        if (make_room(s, q, q->n_done + 1, b)) plan_decode(s, q, b);
         if (next && next->state == SEQ_WAITING) break; /* put back, and so was everything younger */
     }
 }
 
-/* Prompt tokens that this step may still take. Decodes always run; when they alone fill the step, one prompt token
- * still goes along, so that prompts never starve. */
-static int32_t chunk_room(const struct sched *s, const struct batch *b) {
-    int32_t decodes = b->n_tokens - b->n_given, most = s->a.max_prefill - decodes;
-    if (decodes && s->a.target_itl) {
-        int32_t n = pace_chunk(&s->pace, s->a.target_itl);
-        if (n < most) most = n;
-    }
-    if (most < 1) most = 1;
-    return most - b->n_given;
+/* ---- prompts ---- */
+
+/* How long a step with decodes may get, at most target_itl. Each step has a fixed cost, which long steps spread over
+ * more prompt tokens: the m prompts to be computed gain by it, and the k running streams lose. m * fixed / t + k / c * t
+ * is least at the square root of c * fixed * m / k. */
+static double step_ns(const struct sched *s, double decodes) {
+    double target = (double)s->a.target_itl, m = s->waiting.n + s->n_begun, k = s->shape.n_decodes;
+    if (decodes <= 0) return target;
+    double t = sqrt(PROMPT_WEIGHT * target * s->pace.of[PACE_FIXED] * m / k);
+    return fmin(target, fmax(t, LEAST_STEP * decodes));
+}
+
+/* Decodes always run; when they alone fill the step, one prompt token still goes along, so that prompts never starve. */
+static void make_room_for_prompts(struct sched *s) {
+    s->room_tokens = s->a.max_prefill - s->shape.n_decodes;
+    if (s->room_tokens < 1) s->room_tokens = 1;
+    s->room_ns = INFINITY;
+    if (!s->shape.n_decodes || !s->a.target_itl) return;
+    int32_t most = pace_most(&s->pace);
+    if (s->room_tokens > most) s->room_tokens = most;
+    double decodes = pace_decodes(&s->pace, s->shape.read);
+    s->room_ns = step_ns(s, decodes) - decodes;
+}
+
+/* Prompt tokens from position pos on that this step may still take: pieces of less than PACE_LEAST only at a prompt's
+ * end, but one such piece even where decodes leave no time. */
+static int32_t chunk_room(const struct sched *s, int32_t pos, int32_t left) {
+    int32_t n = isinf(s->room_ns) ? s->room_tokens : pace_fit(&s->pace, pos, s->room_ns);
+    if (n < left) n -= n % PACE_LEAST;
+    if (n < PACE_LEAST && !s->shape.n_prompt) n = PACE_LEAST;
+    if (n > s->room_tokens) n = s->room_tokens;
+    return n < left ? n : left;
+}
+
+/* Another prompt's piece is worth while: not a few tokens of it. */
+static bool has_room(const struct sched *s) {
+    if (s->room_tokens <= 0) return false;
+    return !s->shape.n_prompt || isinf(s->room_ns) || pace_fit(&s->pace, 0, s->room_ns) >= PIECE;
 }
 
 static void plan_chunk(struct sched *s, struct seq *q, struct batch *b) {
-    int32_t n = q->n_given - q->n_done, room = chunk_room(s, b);
-    if (n > room) n = room;
-    int32_t page_room = (q->n_pages + share_available(s)) * s->a.page_size - q->n_done;
+    int32_t pos = q->n_done, n = chunk_room(s, pos, q->n_given - pos);
+    int32_t page_room = (q->n_pages + share_available(s)) * s->a.page_size - pos;
     if (n > page_room) n = page_room;
-    if (n > 0 && take_pages(s, q, q->n_done + n, b)) add_entry(s, q, n, b);
+    q->tried = s->step + 1;
+    if (n <= 0 || !take_pages(s, q, pos + n, b)) return;
+    add_entry(s, q, n, b);
+    s->room_tokens -= n;
+    s->room_ns -= pace_prompt(&s->pace, pos, n);
+    s->shape.n_prompt += n;
+    s->shape.pairs += pace_pairs(pos, n);
+    if (q->n_done == q->n_given) seq_begun_drop(s, q);
 }
 
-static void plan_chunks(struct sched *s, struct batch *b) {
-    for (struct seq *q = s->running.first; q && chunk_room(s, b) > 0; q = q->next)
-        if (stays(q) && q->n_done < q->n_given) plan_chunk(s, q, b);
+static void admit(struct sched *s, struct seq *q, struct batch *b) {
+    policy_pass_over(s, q);
+    seq_waiting_drop(s, q);
+    q->state = SEQ_RUNNING;
+    q->slot = s->free_slots[--s->n_free_slots];
+    s->by_slot[q->slot] = q;
+    s->begun[s->n_begun++] = q;
+    q->n_whole = pages_for(s, q->req->n_prompt + q->req->max_tokens);
+    s->pages_whole += q->n_whole;
+    seq_list_add(&s->running, q, false);
+    batch_slots(b)[b->n_slots++] = (struct batch_slot){.slot = q->slot, .sampling = q->req->sampling};
+    share_begin(s, q);
+    if (!q->admitted) q->admitted = s->now ? s->now : 1;
+    plan_chunk(s, q, b);
+    policy_admitted(s, q);
 }
 
-static void admit(struct sched *s, struct batch *b) {
-    struct seq *q;
-    while (chunk_room(s, b) > 0 && (q = policy_next(s))) {
-        seq_list_drop(&s->waiting, q);
-        q->state = SEQ_RUNNING;
-        q->slot = s->free_slots[--s->n_free_slots];
-        s->by_slot[q->slot] = q;
-        seq_list_add(&s->running, q, false);
-        batch_slots(b)[b->n_slots++] = (struct batch_slot){.slot = q->slot, .sampling = q->req->sampling};
-        share_begin(s, q);
-        if (!q->admitted) q->admitted = s->now ? s->now : 1;
-        plan_chunk(s, q, b);
-        policy_admitted(s, q);
+static void plan_prompts(struct sched *s, struct batch *b) {
+    make_room_for_prompts(s);
+    while (has_room(s)) {
+        struct seq *q = policy_begun(s), *w = NULL;
+        bool closed = s->retracted && b->n_seqs; /* who was put back would be admitted at once */
+        if (!closed && (!q || policy_overtakes(s))) w = policy_next(s);
+        if (w && (!q || policy_before(s, w, q)))
+            admit(s, w, b);
+        else if (q)
+            plan_chunk(s, q, b);
+        else
+            break;
     }
 }
 
@@ -143,8 +202,7 @@ static void drop_cancelled(struct sched *s) {
 /* ---- the step ---- */
 
 static void note_flight(struct sched *s, const struct batch *b) {
-    s->flight[s->n_flight++] =
-        (struct flight){.at = s->now, .n_decodes = b->n_tokens - b->n_given, .n_chunk = b->n_given};
+    s->flight[s->n_flight++] = (struct flight){.at = s->now, .shape = s->shape};
     struct stats *st = s->a.stats;
     if (!st) return;
     atomic_fetch_add_explicit(&st->steps, 1, memory_order_relaxed);
@@ -157,10 +215,11 @@ bool sched_plan(struct sched *s, struct batch *b, uint64_t now) {
     batch_reset(b, s->step + 1);
     drop_cancelled(s);
     s->retracted = s->outlook.known = false;
+    s->shape = (struct step_shape){0};
+    if (policy_ranks(s)) share_peek_some(s);
     bool prompts_first = policy_prefill_first(s);
     if (!prompts_first) plan_decodes(s, b);
-    plan_chunks(s, b);
-    if (!s->retracted || !b->n_seqs) admit(s, b);
+    plan_prompts(s, b);
     if (prompts_first && !b->n_seqs) plan_decodes(s, b);
     if (!b->n_seqs) break_deadlock(s, b);
     sched_gauges(s);

@@ -26,6 +26,11 @@ void seq_list_drop(struct seq_list *l, struct seq *q) {
     l->n--;
 }
 
+void seq_waiting_drop(struct sched *s, struct seq *q) {
+    if (s->peek_next == q) s->peek_next = q->next;
+    seq_list_drop(&s->waiting, q);
+}
+
 static void tell(struct sched *s, struct seq *q) {
     if (q->news) return;
     q->news = true;
@@ -57,6 +62,7 @@ struct sched *sched_new(const struct sched_args *args) {
     s->max_page_changes = sched_limits(args).max_pages;
     size_t n = (size_t)args->max_running;
     s->by_slot = mem_zalloc(n, sizeof *s->by_slot);
+    s->begun = mem_zalloc(n, sizeof *s->begun);
     s->free_slots = mem_array(n, sizeof *s->free_slots);
     s->pages = mem_array(n * (size_t)s->row_pages, sizeof *s->pages);
     for (int32_t i = 0; i < args->max_running; i++) s->free_slots[s->n_free_slots++] = args->max_running - 1 - i;
@@ -71,6 +77,14 @@ static void free_list(struct seq *q) {
     for (struct seq *next; q; q = next) {
         next = q->next;
         free(q);
+    }
+}
+
+/* Sequences that have ended and left every list but that of the news. */
+static void free_untold(struct seq *q) {
+    for (struct seq *next; q; q = next) {
+        next = q->next_news;
+        if (q->finish != FINISH_NONE && q->slot < 0) free(q);
     }
 }
 
@@ -91,6 +105,7 @@ static void seq_free(struct sched *s, struct seq *q) {
 
 void sched_free(struct sched *s) {
     if (!s) return;
+    free_untold(s->news);
     free_list(s->waiting.first);
     free_list(s->running.first);
     free_list(s->spare);
@@ -99,6 +114,7 @@ void sched_free(struct sched *s) {
     free(s->tokens);
     free(s->match);
     free(s->by_slot);
+    free(s->begun);
     free(s->free_slots);
     free(s->pages);
     free(s);
@@ -121,8 +137,17 @@ void sched_add(struct sched *s, struct request *r) {
 
 /* ---- leaving ---- */
 
+void seq_begun_drop(struct sched *s, const struct seq *q) {
+    int32_t i = 0;
+    while (i < s->n_begun && s->begun[i] != q) i++;
+    if (i == s->n_begun) return;
+    memmove(s->begun + i, s->begun + i + 1, (size_t)(--s->n_begun - i) * sizeof *s->begun);
+}
+
 static void free_slot(struct sched *s, struct seq *q) {
     share_end(s, q);
+    seq_begun_drop(s, q);
+    s->pages_whole -= q->n_whole;
     s->by_slot[q->slot] = NULL;
     s->free_slots[s->n_free_slots++] = q->slot;
     q->slot = -1;
@@ -170,7 +195,7 @@ void seq_finish(struct sched *s, struct seq *q, enum finish why) {
     count(s, why);
     tell(s, q);
     if (q->state == SEQ_WAITING) {
-        seq_list_drop(&s->waiting, q);
+        seq_waiting_drop(s, q);
         return;
     }
     if (why != FINISH_ERROR) share_computed(s, q);
@@ -229,7 +254,7 @@ static void learn_pace(struct sched *s, uint64_t now) {
     s->flight[0] = s->flight[1];
     s->n_flight--;
     uint64_t from = f.at > s->last_commit ? f.at : s->last_commit; /* the device was busy with the step before */
-    pace_learn(&s->pace, f.n_decodes, f.n_chunk, now - from);
+    pace_learn(&s->pace, &f.shape, now - from);
     if (s->a.stats) histo_add(&s->a.stats->step_time, &stats_times, now - from, 1);
     s->last_commit = now;
 }

@@ -14,7 +14,8 @@
  * sequence is in no planned step any more.
  *
  * A step holds all running sequences' decodes first, then prompt chunks: up to max_prefill tokens in all, or, beside
- * decodes, as many as keep the step within target_itl by what steps have cost lately. Admission over-commits by what
+ * decodes, as many as keep the step within target_itl by what steps have cost lately; within less when few prompts wait
+ * for many streams (plan.c). Prompts share steps by what they cost, in fair bounds (policy.c). Admission over-commits by what
  * answers have turned out to need (policy.c); when pages run out after all, the youngest sequence is put back and later
  * redone from its tokens: nobody sees it but the clock. */
 #ifndef MINISGL_SCHED_SCHED_H

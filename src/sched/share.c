@@ -3,8 +3,9 @@
 
 #include <string.h>
 
-/* A waiting sequence's match costs as long as its prompt is; many wait, and the tree changes with every step. */
-enum { PEEK_STEPS = 16 };
+/* A match costs as long as it is; many requests wait, and the tree changes with every step: so many of them are asked
+ * for in one. */
+enum { PEEKS_A_STEP = 4 };
 
 /* The first n tokens of q, in s->tokens where they are not one array. */
 static const int32_t *tokens_of(struct sched *s, const struct seq *q, int32_t n) {
@@ -22,17 +23,24 @@ int32_t share_take_page(struct sched *s) {
     return pool_take(&s->pool);
 }
 
-void share_peek(struct sched *s, struct seq *q, bool now) {
+void share_peek(struct sched *s, struct seq *q) {
     if (!s->radix) return;
     uint64_t version = radix_version(s->radix) + 1;
-    if (q->peek.version == version || (q->peek.version && !now && s->step - q->peek.step < PEEK_STEPS)) return;
+    if (q->peek.version == version) return;
     struct radix_hit hit = {0};
     struct radix_node *root = radix_root_find(s->radix, q->req->cache_salt);
     if (root) hit = radix_match(s->radix, root, tokens_of(s, q, q->n_given), q->n_given - 1, s->match);
     q->peek.n_pages = hit.n_pages;
     q->peek.n_unheld = hit.n_unheld;
     q->peek.version = version;
-    q->peek.step = s->step;
+}
+
+void share_peek_some(struct sched *s) {
+    for (int i = 0; i < PEEKS_A_STEP && i < s->waiting.n; i++) {
+        if (!s->peek_next) s->peek_next = s->waiting.first;
+        share_peek(s, s->peek_next);
+        s->peek_next = s->peek_next->next;
+    }
 }
 
 /* At least the last token is computed anew, for its logits. */
@@ -45,6 +53,7 @@ void share_begin(struct sched *s, struct seq *q) {
     radix_lock(s->radix, hit.node);
     q->node = hit.node;
     q->n_shared = q->n_pages = hit.n_pages;
+    s->pages_rows += q->n_pages;
     q->n_done = q->n_kv = q->n_shared * s->a.page_size;
     if (q->admitted) return; /* put back before: what it finds now is mostly its own */
     q->n_cached = q->n_done;
@@ -73,6 +82,7 @@ void share_end(struct sched *s, struct seq *q) {
     const int32_t *row = page_row(s, q->slot);
     for (int32_t i = q->n_shared; i < q->n_pages; i++) pool_give(&s->pool, row[i]);
     if (s->radix) radix_unlock(s->radix, q->node);
+    s->pages_rows -= q->n_pages;
     q->n_pages = q->n_shared = 0;
     q->node = q->root = NULL;
 }

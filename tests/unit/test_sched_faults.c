@@ -129,6 +129,10 @@ static void computed_beyond_planned(struct scene *c) { first(c)->n_kv = first(c)
 static void in_fewer_steps_than_none(struct scene *c) { first(c)->in_flight = -1; }
 static void finished_but_kept(struct scene *c) { first(c)->finish = FINISH_STOP; }
 static void passed_over_too_often(struct scene *c) { c->s->waiting.first->passed = SCHED_PASSED_MOST + 1; }
+static void prompt_not_among_begun(struct scene *c) { first(c)->n_given = first(c)->n_done + 1; }
+static void begun_is_none(struct scene *c) { c->s->begun[c->s->n_begun++] = first(c); }
+static void rows_miscounted(struct scene *c) { c->s->pages_rows++; }
+static void whole_miscounted(struct scene *c) { c->s->pages_whole--; }
 static void heap_out_of_order(struct scene *c) { c->s->radix->heap[0]->used = UINT64_MAX; }
 static void leaf_not_in_heap(struct scene *c) { heap_drop(c->s->radix, c->s->radix->heap[0]); }
 static void held_node_in_heap(struct scene *c) { first(c)->node->heap_at = 0; }
@@ -172,6 +176,10 @@ static const struct {
     FAULT(in_fewer_steps_than_none),
     FAULT(finished_but_kept),
     FAULT(passed_over_too_often),
+    FAULT(prompt_not_among_begun),
+    FAULT(begun_is_none),
+    FAULT(rows_miscounted),
+    FAULT(whole_miscounted),
     FAULT(heap_out_of_order),
     FAULT(leaf_not_in_heap),
     FAULT(held_node_in_heap),
