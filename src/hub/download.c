@@ -15,7 +15,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
-enum { LISTING_BYTES_MAX = 64 << 20, INDEX_BYTES_MAX = 64 << 20, SPARE_BYTES = 16 << 20 };
+enum { LISTING_BYTES_MAX = 64 << 20, INDEX_BYTES_MAX = 64 << 20 };
 static const char single[] = "model.safetensors", index_name[] = "model.safetensors.index.json";
 
 struct download {
@@ -91,7 +91,7 @@ static int check_room(struct download *d, size_t from) {
     free(inside);
     if (rc || statvfs(d->l->root, &fs)) return rc;
     size_t avail = (size_t)fs.f_bavail * fs.f_frsize;
-    if (!left || avail >= left + SPARE_BYTES) return 0;
+    if (!left || avail >= left) return 0;
     return err_machine(d->e, "%s needs %s more and the disk of %s has %s: make room, or let HF_HOME or MODELSCOPE_CACHE name another disk",
                        d->l->name, size_words(needs, (double)left), d->l->cache, size_words(has, (double)avail));
 }

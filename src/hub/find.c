@@ -74,9 +74,8 @@ static char *find_on_hub(const char *name, unsigned need, bool shape, const stru
     found = layout_find(&l, need, &missing);
     if (found) log_info("found %s in %s", name, found);
     else if (!s->offline) found = hub_download(&l, need, check, e);
-    else err_input(e, "%s is not in %s (it lacks %s), and HF_HUB_OFFLINE or --offline forbids to download it", name, l.root, missing);
-    if (!found && shape && strlen(e->text) + 100 < sizeof e->text)
-        strcpy(e->text + strlen(e->text), " (its shape is known: --dummy-weight runs it with random weights)");
+    else err_input(e, "%s is not in %s (it lacks %s), and HF_HUB_OFFLINE or --offline forbids to download it%s", name, l.root, missing,
+                   shape ? "; its shape is known: --dummy-weight runs it with random weights" : "");
     free(missing);
     layout_release(&l);
     return found;

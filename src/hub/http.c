@@ -237,8 +237,8 @@ static int refused(const struct hub_client *c, const struct hub_answer *a, const
         return err_input(e, "%s is gated: open %s/%s, accept its terms, then set %s to a token of that account", c->name, c->endpoint,
                          c->name, token);
     if (a->status == 401 && c->token && strcmp(a->code, "RepoNotFound"))
-        return err_input(e, "%s does not accept the token (401%s%s); %s should hold a valid one, or none", c->host, *says ? ": " : "", says,
-                         token);
+        return err_input(e, "%s does not accept the token for %s (401%s%s); %s should hold a valid one, or none", c->host, c->name,
+                         *says ? ": " : "", says, token);
     if (a->status == 403)
         return err_input(e, "%s forbids access to %s (403%s%s); %s must belong to an account that may read it", c->host, c->name,
                          *says ? ": " : "", says, token);

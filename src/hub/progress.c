@@ -10,7 +10,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { REDRAW_NS = 100000000, NARROW = 40 };
+enum { REDRAW_NS = 100000000, NARROW = 60, FIGURES = 52 /* columns */ };
 static const uint64_t line_ns = 10000000000u, sample_ns = 500000000u;
 
 const char *size_words(char out[24], double bytes) {
@@ -48,9 +48,10 @@ static double speed(struct progress *p, uint64_t now) {
     return past ? (double)(p->arrived - p->past[first].arrived) / ((double)past / 1e9) : 0;
 }
 
-static void put(struct buf *b, const char *name, double at, double size, double rate, const char *note) {
+/* One line's words; the name takes `room` columns, 0: as many as it has. */
+static void put(struct buf *b, const char *name, int room, double at, double size, double rate, const char *note) {
     char has[24], all[24], a_second[24], left[24];
-    buf_addf(b, "%s  ", name);
+    buf_addf(b, "%-*.*s  ", room, room ? room : 300, name);
     if (size > 0) buf_addf(b, "%3.0f %%  %s of %s", 100 * at / size, size_words(has, at), size_words(all, size));
     else buf_adds(b, size_words(has, at));
     if (note) buf_addf(b, "  %s", note);
@@ -71,19 +72,23 @@ static void add_line(struct buf *out, struct buf *line, size_t columns) {
 
 static void draw(struct progress *p, const struct progress_row *rows, int n, double rate, uint64_t now) {
     struct buf out, line;
-    char name[300];
+    char name[60];
     size_t columns = width();
+    int room = 0, most = (int)columns - FIGURES;
     buf_init(&out, 1 << 16);
     buf_init(&line, 4096);
+    for (int i = 0; i < n; i++)
+        if ((int)strlen(rows[i].name) > room) room = (int)strlen(rows[i].name);
+    room = room > most ? most : room < 20 ? 20 : room;
     if (p->drawn) buf_addf(&out, "\033[%dA", p->drawn);
     for (int i = 0; i < n; i++) {
         double s = (double)(now - rows[i].start) / 1e9 + 1e-3;
-        put(&line, rows[i].name, (double)rows[i].at, rows[i].size == SIZE_MAX ? 0 : (double)rows[i].size,
+        put(&line, rows[i].name, room, (double)rows[i].at, rows[i].size == SIZE_MAX ? 0 : (double)rows[i].size,
             (double)(rows[i].at - rows[i].first) / s, rows[i].note);
         add_line(&out, &line, columns);
     }
-    snprintf(name, sizeof name, "%s: %zu of %zu files", p->name, p->files_done, p->files);
-    put(&line, name, (double)p->at, (double)p->size, rate, NULL);
+    snprintf(name, sizeof name, "%zu of %zu files", p->files_done, p->files);
+    put(&line, name, room, (double)p->at, (double)p->size, rate, NULL);
     add_line(&out, &line, columns);
     buf_adds(&out, "\033[J");
     if (write(STDERR_FILENO, buf_str(&out), out.len) < 0) p->terminal = false; /* nobody looks any more */
@@ -103,7 +108,7 @@ void progress_show(struct progress *p, const struct progress_row *rows, int n) {
         char name[300];
         buf_init(&line, 1000);
         snprintf(name, sizeof name, "%s: %zu of %zu files", p->name, p->files_done, p->files);
-        put(&line, name, (double)p->at, (double)p->size, (double)p->arrived / ((double)(now - p->start) / 1e9), NULL);
+        put(&line, name, 0, (double)p->at, (double)p->size, (double)p->arrived / ((double)(now - p->start) / 1e9), NULL);
         log_info("downloading %s", buf_str(&line));
         buf_release(&line);
     }

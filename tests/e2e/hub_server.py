@@ -4,7 +4,7 @@
         hub.add("Qwen/Qwen3-32B", tiny_model("Qwen/Qwen3-32B"))      # a folder, or a dict of name: bytes
         subprocess.run([PROGRAM, "--model", "Qwen/Qwen3-32B"], env=hub.env(tmp_path))
 
-Large files ("LFS": everything but *.json, *.jinja, *.md and *.txt) are redirected to a second server on another port, as the real hub does to a
+Large files ("LFS": everything but *.json, *.jinja, *.md and *.txt) are redirected to a second server on another address, as the real hub does to a
 CDN; the first sends the checksums along. hub.requests has every request as (server, method, path, headers).
 
 hub.fault(Fault(...)) makes the next matching answers wrong; see class Fault. Nothing here is tuned for speed.
@@ -81,8 +81,7 @@ class Hub:
         self.blobs = True        # False: a mirror whose listing has no sizes and sums
         self._lock = threading.Lock()
         self._servers = []
-        host = "127.0.0.1"
-        for role in ("hub", "cdn"):
+        for role, host in (("hub", "127.0.0.1"), ("cdn", "127.0.0.1" if tls else "127.0.0.2")):
             handler = type("Handler", (_Handler,), {"hub": self, "role": role})
             server = _Server((host, 0), handler)
             if tls:
@@ -91,8 +90,7 @@ class Hub:
                 context.load_cert_chain(*tls)
                 server.socket = context.wrap_socket(server.socket, server_side=True)
             self._servers.append(server)
-        scheme, name = ("https", "localhost") if tls else ("http", host)
-        self.url, self.cdn_url = (f"{scheme}://{name}:{s.server_address[1]}" for s in self._servers)
+        self.url, self.cdn_url = (f"https://localhost:{s.server_address[1]}" if tls else "http://%s:%d" % s.server_address for s in self._servers)
         for server in self._servers:
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -129,8 +127,8 @@ class Hub:
         env = {k: v for k, v in os.environ.items() if not k.upper().startswith(("HF_", "HUGGING", "MODELSCOPE", "TRANSFORMERS")) and
                "PROXY" not in k.upper()}
         env.update(HF_ENDPOINT=self.url, HF_HOME=str(pathlib.Path(cache) / "hf"), MODELSCOPE_ENDPOINT=self.url,
-                   MODELSCOPE_CACHE=str(pathlib.Path(cache) / "ms"), HOME=str(cache), **more)
-        return env
+                   MODELSCOPE_CACHE=str(pathlib.Path(cache) / "ms"), HOME=str(cache))
+        return {**env, **more}
 
     def asked(self, pattern, server="any", method="GET"):
         """The requests whose path matches."""
@@ -281,7 +279,7 @@ class Hub:
         return self._send(h, 302, headers, b"Found. Redirecting")
 
     def _cdn(self, h, path, fault):
-        m = re.fullmatch(r"/(.+)/([0-9a-f]{40})/([^/]+)", path)
+        m = re.fullmatch(r"/(.+)/([0-9a-f]{40})/(.+)", path)
         data = self.models.get(m.group(1), {}).get("commits", {}).get(m.group(2), {}).get(m.group(3)) if m else None
         if data is None:
             return self._send(h, 404, {}, b"")
