@@ -29,7 +29,8 @@ struct row {
 
 #define AT(field) offsetof(struct options, field)
 #define CMD_MODEL (CMD_ALL & ~CMD_HELP) /* all that take a model */
-#define ONE_GPU_LATER "it matters on GPUs only, and the CUDA backend comes with a later version"
+/* In place of a sentence in `later`: accepted, and remembered for the run to say that the CPU does without. */
+static const char gpu_only[] = "it matters on GPUs only: on the CPU it is named in the log and left aside";
 
 static const struct row rows[] = {
     {"model", "model-path", NULL, TEXT, AT(model), 0, 0, "DIR|NAME", "builtin", CMD_MODEL,
@@ -89,15 +90,14 @@ static const struct row rows[] = {
      CMD_RUNS, "the same as --overlap off; in the environment 1 or 0", NULL},
     {"cache-type", "", NULL, CHOICE, AT(cache_type), 0, 0, "radix|naive", "radix", CMD_RUNS | CMD_SIMULATE,
      "prefix cache: `radix` keeps the beginnings that requests share, `naive` keeps none", NULL},
-    {"attention-backend", "attn", NULL, TEXT, AT(attention), 0, 0, "PREFILL,DECODE", "auto", CMD_RUNS,
-     "attention kernels on a GPU: fa, fi, or one for prefill and one for decode (`fa,fi`)",
-     ONE_GPU_LATER},
+    {"attention-backend", "attn", NULL, CHOICE, AT(attention), 0, 0, "auto|fa|fi|fa,fi|fi,fa", "auto", CMD_RUNS,
+     "attention kernels on a GPU: fa, fi, or one for prefill and one for decode (`fa,fi`)", gpu_only},
     {"moe-backend", "", NULL, CHOICE, AT(moe_backend), 0, 0, "auto|fused", "auto", CMD_RUNS,
-     "kernels of mixture-of-experts models on a GPU", ONE_GPU_LATER},
+     "kernels of mixture-of-experts models on a GPU", gpu_only},
     {"cuda-graph-max-bs", "graph", NULL, INT, AT(cuda_graph_max_bs), 0, 4096, "N", "auto", CMD_RUNS,
-     "largest batch of decodes captured in a CUDA graph (default: 256); 0 disables graphs", NULL},
+     "largest batch of decodes captured in a CUDA graph (default: 256); 0 disables graphs", gpu_only},
     {"disable-pynccl", "", NULL, FLAG, AT(disable_pynccl), 0, 0, NULL, NULL, CMD_RUNS,
-     "use the other GPU communicator of Mini-SGLang", "there is one NCCL binding here, and it comes with a later version"},
+     "use the other GPU communicator of Mini-SGLang; there is one NCCL binding here", gpu_only},
     {"num-tokenizer", "tokenizer-count", NULL, INT, AT(num_tokenizer), 0, 64, "N", "1", CMD_SERVE,
      "threads that render templates and tokenize long prompts; 0, the default of Mini-SGLang, means 1", NULL},
     {"chat-template", "", NULL, TEXT, AT(chat_template), 0, 0, "FILE", NULL, CMD_RUNS | CMD_TEMPLATE,
@@ -142,6 +142,10 @@ static const struct row rows[] = {
      "largest request body; a larger one is answered 413", NULL},
     {"log-level", "", "LOG_LEVEL", CHOICE, AT(log_level), 0, 0, "DEBUG|INFO|WARNING|ERROR", "INFO", CMD_ALL & ~CMD_HELP,
      "least important lines that are logged", NULL},
+    {"log-format", "", NULL, CHOICE, AT(log_format), 0, 0, "text|json", "text", CMD_ALL & ~CMD_HELP,
+     "`json` logs one object a line: time, level, message, and rank where a rank speaks", NULL},
+    {"log-prefix", "", NULL, CHOICE, AT(log_prefix), 0, 0, "none|time|rank|time,rank", "none", CMD_ALL & ~CMD_HELP,
+     "what text lines begin with", NULL},
     {"raw", "", NULL, FLAG, AT(raw), 0, 0, NULL, NULL, CMD_GENERATE,
      "give the prompt argument to the model as it is, without the chat template", NULL},
     {"decode", "", NULL, FLAG, AT(decode), 0, 0, NULL, NULL, CMD_TOKENIZE, "ids to text instead of text to ids", NULL},
@@ -183,7 +187,8 @@ static bool same(const char *a, const char *b) { return strcasecmp(a, b) == 0; }
 static const char *choice(const char *choices, const char *value) {
     static const char *const all[] = {"auto",  "cpu",   "cuda",  "ref",   "generic", "avx2",        "avx512",     "avx512bf16",
                                       "naive", "radix", "fcfs",  "lpm",  "classic", "fused", "DEBUG", "INFO",    "WARNING",     "ERROR",      "float16",
-                                      "bfloat16", "float32", "huggingface", "modelscope", "h100", "h200", "on", "off"};
+                                      "bfloat16", "float32", "huggingface", "modelscope", "h100", "h200", "on", "off",
+                                      "fa", "fi", "fa,fi", "fi,fa", "text", "json", "none", "time", "rank", "time,rank"};
     size_t n = strlen(value);
     for (const char *p = choices; *p;) {
         size_t w = strcspn(p, "|");
@@ -244,8 +249,15 @@ static int set(struct options *o, const struct row *r, const char *value, const 
     return 0;
 }
 
+static void note_gpu_only(struct options *o, const struct row *r) {
+    for (int i = 0; i < o->n_gpu_only; i++)
+        if (o->gpu_only[i] == r->name) return;
+    if (o->n_gpu_only < (int)(sizeof o->gpu_only / sizeof *o->gpu_only)) o->gpu_only[o->n_gpu_only++] = r->name;
+}
+
 static int set_given(struct options *o, const struct row *r, const char *value, const char *as, struct err *e) {
-    if (r->later && (r->kind == FLAG || !r->def || !same(value, r->def))) return err_input(e, "%s: %s", as, r->later);
+    if (r->later == gpu_only) note_gpu_only(o, r);
+    else if (r->later && (r->kind == FLAG || !r->def || !same(value, r->def))) return err_input(e, "%s: %s", as, r->later);
     return set(o, r, value, as, e);
 }
 
@@ -395,7 +407,7 @@ void options_help(FILE *to, unsigned command, const char *usage) {
         buf_adds(&b, r->help);
         if (r->def) buf_addf(&b, " [%s]", r->def);
         if (r->env) buf_addf(&b, " (environment: %s)", r->env);
-        if (r->later) buf_addf(&b, " (not in this version: %s)", r->later);
+        if (r->later) buf_addf(&b, " (%s%s)", r->later == gpu_only ? "" : "not in this version: ", r->later);
         print_wrapped(to, buf_str(&b), 8);
         buf_release(&b);
     }
@@ -436,7 +448,8 @@ void options_json(FILE *to) {
         add_json_field(&b, "default", r->def);
         add_json_field(&b, "env", r->env);
         add_json_field(&b, "help", r->help);
-        add_json_field(&b, "not_in_this_version", r->later);
+        add_json_field(&b, "not_in_this_version", r->later == gpu_only ? NULL : r->later);
+        buf_addf(&b, ",\"gpu_only\":%s", r->later == gpu_only ? "true" : "false");
         buf_addc(&b, '}');
     }
     fprintf(to, "%s]\n", buf_str(&b));
@@ -467,7 +480,7 @@ void options_markdown(FILE *to) {
         print_cell(to, r->help);
         if (r->env) fprintf(to, " (environment: `%s`)", r->env);
         if (r->later) {
-            fprintf(to, " — *not in this version: ");
+            fprintf(to, " — *%s", r->later == gpu_only ? "" : "not in this version: ");
             print_cell(to, r->later);
             fputc('*', to);
         }

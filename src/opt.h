@@ -29,7 +29,8 @@ enum {
 /* Values; a number of -1 and a NULL string mean "not given: decide" where the table's default says auto or none. */
 struct options {
     const char *model, *served_model_name, *chat_template, *model_source;
-    const char *dtype, *device, *cpu_isa, *attention, *moe_backend, *cache_type, *policy, *log_level, *fault;
+    const char *dtype, *device, *cpu_isa, *attention, *moe_backend, *cache_type, *policy, *log_level;
+    const char *log_format, *log_prefix, *fault;
     const char *host, *api_key, *out, *trace, *gpu, *overlap, *plot;
     const char *revision, *hf_token, *hf_endpoint, *hf_home, *hf_cache, *proxy, *ca_file, *home, *cache_home;
     const char *modelscope_token, *modelscope_endpoint, *modelscope_cache;
@@ -40,6 +41,8 @@ struct options {
     int64_t gpus, sim_requests, max_tokens, input_length, output_length; /* simulate */
     double memory_ratio, rate_scale, rate, shared_prefix;
     bool dummy_weight, offline, shell, disable_pynccl, disable_overlap, decode, special, json, markdown, fields, raw, help;
+    const char *gpu_only[8]; /* names of given options that a run on the CPU leaves aside */
+    int n_gpu_only;
     const char *positional; /* generate: the prompt; help: a subcommand */
 };
 

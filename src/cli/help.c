@@ -21,7 +21,7 @@ static const char usage[] =
     "       minisgl version";
 
 int cli_fail(const struct err *e) {
-    fprintf(stderr, "ERROR: %s\n", e->text);
+    log_error("%s", e->text);
     return e->kind == ERR_MACHINE ? 1 : 2;
 }
 
@@ -30,8 +30,14 @@ void cli_begin(const struct options *o) {
         const char *name;
         enum log_level level;
     } levels[] = {{"DEBUG", LOG_DEBUG}, {"INFO", LOG_INFO}, {"WARNING", LOG_WARNING}, {"ERROR", LOG_ERROR}};
+    struct log_style style = {.json = !strcmp(o->log_format, "json"),
+                              .time = strstr(o->log_prefix, "time") != NULL,
+                              .rank = strstr(o->log_prefix, "rank") != NULL};
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
-        if (!strcmp(levels[i].name, o->log_level)) log_set_level(levels[i].level);
+        if (!strcmp(levels[i].name, o->log_level)) style.lowest = levels[i].level;
+    log_set_style(&style);
+    for (int i = 0; i < o->n_gpu_only; i++)
+        log_info("--%s matters on GPUs only: this run computes on the CPU and goes on without it", o->gpu_only[i]);
     file_map_guard();
 }
 

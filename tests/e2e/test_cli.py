@@ -110,6 +110,24 @@ def test_overlap_is_an_option_and_an_environment_variable(monkeypatch):
     assert said()[0] == 2
 
 
+def test_options_for_gpus_are_named_and_left_aside():
+    r = run("generate", "hi", "--attn", "fa,fi", "--cuda-graph-max-bs", 256, "--raw")
+    lines = [line for line in r.stderr.splitlines() if "GPUs only" in line]
+    assert r.returncode == 0 and len(lines) == 2 and all(line.startswith("INFO: --") for line in lines), r.stderr
+    assert "attention-backend" in lines[0] and "cuda-graph-max-bs" in lines[1]
+
+
+def test_log_formats():
+    r = run("generate", "hi", "--log-format", "json", "--log-level", "debug")
+    lines = [json.loads(line) for line in r.stderr.splitlines()]
+    assert r.returncode == 0 and lines and all(set(x) == {"time", "level", "message"} for x in lines)
+    r = run("generate", "hi", "--log-format", "json", "--model", "/nonexistent")
+    (line,) = r.stderr.splitlines()
+    assert r.returncode == 2 and json.loads(line)["level"] == "ERROR" and "/nonexistent" in json.loads(line)["message"]
+    r = run("generate", "hi", "--log-prefix", "time,rank")
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO: ", line) for line in r.stderr.splitlines())
+
+
 def test_help_names_every_option():
     table = json.loads(run("help", "--json").stdout)
     text = run("--help").stdout

@@ -141,7 +141,7 @@ static struct rig *rig_open_unready(const struct serve_args *base) {
     struct rig *g = calloc(1, sizeof *g);
     struct serve_args a = *base;
     struct err e;
-    log_set_level(LOG_ERROR);
+    log_set_style(&(struct log_style){.lowest = LOG_ERROR});
     inbox_init(&g->inbox);
     g->tokenizer = tokenizer_bytes(RIG_VOCAB);
     g->chat_template = rig_template();

@@ -64,7 +64,7 @@ static void wrong_ones_are_named(void **state) {
         {"--dtype int8", "float16"},    {"--dummy-weight=1", "no value"}, {"stray", "stray"},
         {"-x", "-x"},                   {"--decode", "subcommand"},      {"--max-running-requests 1.5", "1.5"},
         {"--model=", "empty"},          {"--tp x", "whole number"},      {"--shell", "later version"},
-        {"--cache both", "radix"},      {"--attn fa,fi", "GPU"},     {"--moe-backend fused", "GPU"},
+        {"--cache both", "radix"},      {"--attn fa,fb", "fa,fi"},       {"--cuda-graph-max-bs -1", "from 0"},
         {"--model-source modelscope", "later version"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -99,11 +99,24 @@ static void environment_is_checked_like_the_command_line(void **state) {
     unsetenv("MINISGL_DISABLE_OVERLAP_SCHEDULING");
 }
 
+static void what_only_gpus_honour_is_accepted_and_remembered(void **state) {
+    (void)state;
+    assert_int_equal(parse(CMD_SERVE, "--attn fa,fi --graph 256 --moe fused --disable-pynccl --attn fi"), 0);
+    assert_int_equal(o.n_gpu_only, 4);
+    assert_string_equal(o.gpu_only[0], "attention-backend");
+    assert_string_equal(o.gpu_only[1], "cuda-graph-max-bs");
+    assert_string_equal(o.attention, "fi");
+    assert_int_equal(o.cuda_graph_max_bs, 256);
+    assert_int_equal(parse(CMD_SERVE, ""), 0);
+    assert_int_equal(o.n_gpu_only, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_mini_sglangs),
         cmocka_unit_test(every_spelling_means_the_same),
         cmocka_unit_test(wrong_ones_are_named),
+        cmocka_unit_test(what_only_gpus_honour_is_accepted_and_remembered),
         cmocka_unit_test(environment_is_checked_like_the_command_line),
     };
     return cmocka_run_group_tests_name("opt", tests, NULL, NULL);
