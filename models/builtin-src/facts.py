@@ -119,7 +119,8 @@ ANSWERS = {
 NOT_YET_TAUGHT = {"schedule_policy", "target_itl", "request_timeout", "sub_simulate"}
 # Options of the server that nobody asks a help desk about: refused ones of Mini-SGLang's, those that every command has, and the
 # settings of downloads, which docs/models.md tells.
-UNANSWERED = {"moe-backend", "disable-pynccl", "seed", "help", "log-format", "log-prefix", "revision", "offline", "hf-endpoint", "hf-token", "hf-home", "hf-hub-cache",
+UNANSWERED = {"moe-backend", "disable-pynccl", "seed", "help", "log-format", "log-prefix", "revision", "offline", "hf-endpoint",
+              "hf-token", "hf-home", "hf-hub-cache",
               "modelscope-endpoint", "modelscope-token", "modelscope-cache", "hub-timeout", "proxy", "ca-file"}
 PLACE = re.compile(r"\{([a-z-]+)(\.[a-z]+)?\}")
 

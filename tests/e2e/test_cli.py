@@ -17,7 +17,7 @@ def run(*args, stdin="", timeout=120):
 
 @pytest.mark.parametrize("args, says", [
     (["--model", "/nonexistent"], "/nonexistent"), (["--model", "Qwen/Nothing"], "Qwen/Nothing"), (["--port", "70000"], "70000"),
-    (["--tp", "2"], "later version"), (["--dtype", "float16"], "bfloat16"), (["--nonsense"], "--nonsense"),
+    (["--tp", "3"], "--tp"), (["--dtype", "float16"], "bfloat16"), (["--nonsense"], "--nonsense"),
     (["--max-seq-len-override", "99999"], "1024"), (["--device", "cuda"], "CUDA"), (["--model", "Qwen/Qwen3-0.6B"], "--dummy-weight"),
     (["--chat-template", "/nonexistent"], "/nonexistent"), (["--host", "no.such.host.invalid"], "no.such.host.invalid"),
 ])

@@ -65,7 +65,7 @@ static void wrong_ones_are_named(void **state) {
         {"-x", "-x"},                   {"--decode", "subcommand"},      {"--max-running-requests 1.5", "1.5"},
         {"--model=", "empty"},          {"--tp x", "whole number"},      {"--shell", "later version"},
         {"--cache both", "radix"},      {"--attn fa,fb", "fa,fi"},       {"--cuda-graph-max-bs -1", "from 0"},
-        {"--model-source modelscope", "later version"},
+        {"--model-source elsewhere", "modelscope"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(parse(CMD_SERVE, bad[i].line), -1);
