@@ -309,8 +309,8 @@ static int choose_device(struct app *a, const struct options *o, struct err *e) 
     char why[600];
     if (dev_choose(&a->maker, o->device, why, sizeof why, e)) return -1;
     if (*why) log_info("computing on the CPU: %s", why);
-    if (!on_gpu(a) && o->cuda_graph_max_bs > 0)
-        return err_input(e, "--cuda-graph-max-bs: it matters on a GPU only, and this runs on the CPU; leave it out");
+    for (int i = 0; i < o->n_gpu_only && !on_gpu(a); i++)
+        log_info("--%s matters on GPUs only: this run computes on the CPU and goes on without it", o->gpu_only[i]);
     return 0;
 }
 

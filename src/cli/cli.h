@@ -15,8 +15,7 @@ int cmd_simulate(int argc, char **argv);
 int cmd_template(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 
-/* What every subcommand that loads a model does first: how the log looks, the guard for mapped files; options that this run
- * cannot honour are named. */
+/* What every subcommand that loads a model does first: how the log looks, the guard for mapped files. */
 void cli_begin(const struct options *o);
 /* --help of one subcommand; gives exit code 0. */
 int cli_help(unsigned command);

@@ -36,8 +36,6 @@ void cli_begin(const struct options *o) {
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
         if (!strcmp(levels[i].name, o->log_level)) style.lowest = levels[i].level;
     log_set_style(&style);
-    for (int i = 0; i < o->n_gpu_only; i++)
-        log_info("--%s matters on GPUs only: this run computes on the CPU and goes on without it", o->gpu_only[i]);
     file_map_guard();
 }
 
