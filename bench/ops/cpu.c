@@ -1,7 +1,7 @@
 /* cpu.c: the CPU device measured: this machine's ceilings, every operator in the shapes of Qwen3-0.6B, and the whole model's
  * decode and prefill, each with its share of the ceiling. Random bf16 weights.
  *
- *   build/bench/ops/cpu [THREADS [ISA [all|model|ops|attention]]]
+ *   build/bench/ops/cpu [THREADS [ISA [all|model|ops|attention|read]]]
  *
  * Best of several runs, and the median beside it: what is between them is what others did on the machine. For the whole model also
  * the processor time of a step, divided by the threads: what the wall clock would say were nobody else there. */
@@ -17,6 +17,7 @@ enum { E = 1024, H = 16, K = 8, D = 128, F = 3072, V = 151936, LAYERS = 28, PAGE
 
 struct bench {
     struct ceilings c;
+    struct pool *pool; /* for the ceilings */
     int32_t threads;
     const char *isa;
     bool dot;
@@ -127,6 +128,13 @@ static void bench_linear(struct bench *b, const char *name, int32_t n, int32_t k
     device_load(b, ops, count);
     static const int32_t rows[] = {1, 2, 4, 8, 16, 32, 512};
     printf("%-22s", name);
+    double share[15];
+    for (int i = 0; i < 15; i++) { /* of a plain read of the same weights, in turn */
+        double read_s = ceil_read(b->pool, b->weights, b->used);
+        share[i] = read_s / (out == BUF_LOGITS ? step(b, 1, 1, 0, true) : step(b, 1, 1, 0, false));
+    }
+    qsort(share, 15, sizeof *share, by_value);
+    printf("  M1 %.2f of read in turn;", share[7]);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (out == BUF_LOGITS && rows[i] > MAX_S) continue;
         struct timing t = out == BUF_LOGITS ? repeat(b, rows[i], 1, 0, true, 5) : repeat(b, 1, rows[i], 0, true, 7);
@@ -232,10 +240,32 @@ static int32_t model(struct bench *b, struct op *ops) {
     return (int32_t)(o - ops);
 }
 
-static void bench_model(struct bench *b) {
+/* Decode of one sequence against plain reading of the same weights, turn by turn: what neighbours take of the memory's bandwidth
+ * changes within seconds, so a ceiling from another moment says nothing. */
+static void bench_read(struct bench *b, double bytes) {
+    enum { ROUNDS = 40 };
+    double step_s[ROUNDS], read_s[ROUNDS], ratio[ROUNDS];
+    step(b, 1, 1, 0, false);
+    step(b, 1, 1, 128, true);
+    for (int i = 0; i < ROUNDS; i++) {
+        read_s[i] = ceil_read(b->pool, b->weights, b->used) * bytes / (double)b->used;
+        step_s[i] = step(b, 1, 1, 128, true);
+        ratio[i] = read_s[i] / step_s[i];
+    }
+    qsort(step_s, ROUNDS, sizeof *step_s, by_value);
+    qsort(read_s, ROUNDS, sizeof *read_s, by_value);
+    qsort(ratio, ROUNDS, sizeof *ratio, by_value);
+    printf("decode of  1 at 128 and a plain read of the same bytes in turn: best %.2f and %.2f ms (%.1f GB/s), %.2f of read; medians %.2f and %.2f; "
+           "median of ratios %.2f\n", step_s[0] * 1e3, read_s[0] * 1e3, bytes / read_s[0] * 1e-9, read_s[0] / step_s[0], step_s[ROUNDS / 2] * 1e3,
+           read_s[ROUNDS / 2] * 1e3, ratio[ROUNDS / 2]);
+}
+
+static void bench_model(struct bench *b, bool read_only) {
     static struct op ops[LAYERS * 9 + 8];
     device_load(b, ops, model(b, ops));
     double layer_weights = (double)LAYERS * (2.0 * E * H * D + 2.0 * E * K * D + 3.0 * E * F), all = layer_weights + (double)V * E;
+    bench_read(b, 2 * all + 128.0 * LAYERS * K * D * 4);
+    if (read_only) return;
     static const int32_t seqs[] = {1, 4, 8, 16, 32};
     for (size_t i = 0; i < sizeof seqs / sizeof *seqs; i++) {
         struct timing t = repeat(b, seqs[i], 1, 128, true, 15);
@@ -253,13 +283,11 @@ int main(int argc, char **argv) {
     struct bench b = {.threads = argc > 1 ? atoi(argv[1]) : 2, .isa = argc > 2 ? argv[2] : "auto"};
     const char *what = argc > 3 ? argv[3] : "all";
     struct err e = {0};
-    struct pool *pool;
-    if (pool_new(&pool, b.threads, &e)) {
+    if (pool_new(&b.pool, b.threads, &e)) {
         fprintf(stderr, "%s\n", e.text);
         return 2;
     }
-    ceilings_measure(&b.c, pool);
-    pool_free(pool);
+    ceilings_measure(&b.c, b.pool);
     for (int i = 0; i < D / 2; i++) b.inv[i] = (float)pow(1e6, -2.0 * i / D);
     b.shape = (struct dev_shape){.n_layers = LAYERS, .n_heads = H, .n_kv_heads = K, .head_dim = D, .hidden = E, .ffn = F, .vocab = V,
                                  .max_len = MAX_LEN, .page_size = PAGE, .n_pages = 3000, .kv_dtype = DT_BF16,
@@ -281,8 +309,9 @@ int main(int argc, char **argv) {
         bench_small(&b);
         bench_sample(&b);
     }
-    if (!strcmp(what, "all") || !strcmp(what, "model")) bench_model(&b);
+    if (!strcmp(what, "all") || !strcmp(what, "model") || !strcmp(what, "read")) bench_model(&b, !strcmp(what, "read"));
     dev_cpu.close(b.d);
+    pool_free(b.pool);
     free(b.b);
     free(b.result.rows);
     free(b.weights);

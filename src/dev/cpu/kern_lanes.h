@@ -8,12 +8,12 @@
 enum {
     LANES_VECS = L == 16 ? 3 : 2,
     LANES_ROWS = LANES_VECS * L,
-    LANES_MOST = 8, /* columns of the widest tile */
+    LANES_MOST = 11, /* columns of the widest tile */
     LANES_SCRATCH = ((STRIP + LANES_MOST) + LEVELS * LANES_MOST) * LANES_ROWS * 4,
 };
 
-/* Enough chains to hide the latency of a multiply-add, few enough to stay in registers. */
-INLINE int32_t lanes_cols(int32_t vecs) { return L == 16 || vecs == 1 ? 8 : 6; }
+/* Enough chains to hide the latency of a multiply-add, few enough to stay in registers; 64 columns are nearly whole tiles of each. */
+INLINE int32_t lanes_cols(int32_t halves) { return halves <= (L == 16 ? 1 : 2) ? 11 : L == 16 ? 8 : 6; }
 
 /* xt[step][L]: up to L rows of x, dwords; missing ones repeat the first. */
 static void lin_turn(uint32_t *xt, const void *x, size_t ldx, int32_t rows, int32_t steps) {
@@ -112,7 +112,7 @@ INLINE void lanes_tile(enum kind kind, int32_t cols, int32_t full, bool half, co
 /* `halves` counts half vectors. */
 #define PAIRS (DOT ? KIND_DOT : KIND_BF16)
 #define LANES_CASE(kind, halves)                                                                                       \
-    case halves: lanes_tile(kind, lanes_cols((halves + 1) / 2), halves / 2, halves % 2, a); return;
+    case halves: lanes_tile(kind, lanes_cols(halves), halves / 2, halves % 2, a); return;
 
 static void lanes_f32(int32_t halves, const struct lanes *a) {
     switch (halves) {
@@ -158,7 +158,7 @@ static void lanes_finish(const struct lin_job *j, const struct lin_piece *p, con
 /* Rows row0 .. row0 + rows - 1 of a piece, LANES_ROWS at most. */
 static void lanes_rows(const struct lin_job *j, const struct lin_piece *p, enum kind kind, float *scratch, int32_t row0, int32_t rows) {
     const struct view *w = &j->w[p->view];
-    int32_t vecs = (rows + L - 1) / L, cols = lanes_cols(vecs), halves = 2 * vecs - (HALVES && (rows - 1) % L < L / 2);
+    int32_t vecs = (rows + L - 1) / L, halves = 2 * vecs - (HALVES && (rows - 1) % L < L / 2), cols = lanes_cols(halves);
     size_t level = (size_t)(cols * vecs * L), size = dtype_size(w->dtype), stride = (size_t)w->ld * size;
     int32_t n_k = j->k / j->k_slices, per = kind == KIND_DOT ? (n_k + 1) / 2 : n_k; /* steps of a slice */
     float *acc = scratch, *out = scratch + LEVELS * level;
