@@ -5,6 +5,8 @@
 #define NR 2
 #define MR 6
 #define DOT 0
+#define PART 4
+#define turn_part turn
 
 #include "dev/cpu/half.h"
 #include "dev/cpu/vec.h"

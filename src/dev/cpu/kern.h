@@ -6,6 +6,7 @@
  *   DOT                   1: bf16 weights go through V_DOT(acc, pairs, pairs), a dot product of bf16 pairs
  *   V_FMA(a, b, c)        a * b + c, V_MAX(a, b)  a > b ? a : b, V_ANY(m)  is a lane of the mask set
  *   HALVES                1: V_LOW(a), V_FMA_HALF, V_DOT_HALF: the same on half vectors, and cheaper
+ *   PART, turn_part       like turn for the first PART dwords, of which a line is a whole number
  *   turn(row, at, o)      L rows of L dwords from offset `at`, transposed: o[i] lane r = dword i of row r
  *   v_f16_lo, v_f16_hi    the low and high halves of each dword, f16 to f32; v_f16_load, v_f16_store: L numbers
  *
@@ -30,8 +31,9 @@ enum {
     STRIP = 64,           /* columns of a piece */
     AHEAD_MAX = DOT ? 128 : 64, /* bytes that a step of a register tile prefetches: half of the weights' bytes, in whole lines */
     PANEL_BYTES = 16384,  /* half of a small first-level cache */
-    DIRECT_COLS = L == 4 ? 8 : 32, /* rows of weights that `direct` reads side by side */
-    DIRECT_ROWS = 4, /* `direct` takes so many rows of x; above, packing pays */
+    DIRECT_COLS = L == 4 ? 8 : 16, /* rows of weights that `direct` reads side by side */
+    DIRECT_ROWS = 4,      /* `direct` takes so many rows of x; above, packing pays */
+    FEW = L == 16 ? 4 : 2, /* and with so many it is faster than turning x */
     LEVELS = 4,           /* partial sums of the tree of 8 slices that are alive at once */
 };
 
@@ -271,10 +273,10 @@ static void linear(const struct lin_job *j, int32_t piece, void *scratch) {
     enum kind kind = kind_of(j->w[p.view].dtype);
     int32_t rows = p.row1 - p.row0;
     float *acc = (float *)(void *)((char *)scratch + PANEL_BYTES);
-    if (rows <= DIRECT_ROWS)
-        direct(j, &p, kind, acc);
-    else if (lanes_take(j, &p, kind))
+    if (rows > FEW && lanes_take(j, &p, kind))
         lanes(j, &p, kind, acc);
+    else if (rows <= DIRECT_ROWS)
+        direct(j, &p, kind, acc);
     else
         packed(j, &p, kind, scratch, acc);
 }
@@ -296,7 +298,7 @@ const struct cpu_ops ISA_TABLE = {
     .lin_scratch = lin_scratch,
     .lin_round = lin_round,
     .lanes = L,
-    .few = DIRECT_ROWS,
+    .few = FEW,
     .lin_turn = lin_turn,
     .linear = linear,
     .att_scratch = att_scratch,

@@ -5,6 +5,7 @@
 #define NR 2
 #define MR 6
 #define DOT 0
+#define PART 4
 
 #include "dev/cpu/vec.h"
 
@@ -17,7 +18,7 @@
 #define HALVES 0
 
 /* Four dwords of eight rows: rows r and r + 4 share a register, one in each half; then two rounds of unpacking. */
-INLINE void turn_4(const char *const *row, int64_t at, vu o[4]) {
+INLINE void turn_part(const char *const *row, int64_t at, vu o[4]) {
     __m256i a[4];
     UNROLL
     for (int r = 0; r < 4; r++) {
@@ -34,8 +35,8 @@ INLINE void turn_4(const char *const *row, int64_t at, vu o[4]) {
 }
 
 INLINE void turn(const char *const *row, int64_t at, vu o[8]) {
-    turn_4(row, at, o);
-    turn_4(row, at + 16, o + 4);
+    turn_part(row, at, o);
+    turn_part(row, at + 16, o + 4);
 }
 
 INLINE vf v_f16_load(const void *p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }

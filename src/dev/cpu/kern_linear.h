@@ -9,7 +9,7 @@
 struct cols {
     const char *row[W > DIRECT_COLS ? W : DIRECT_COLS];
     const char *ahead; /* where the memory that comes next starts, for prefetching */
-    size_t ahead_on;   /* 1; 0 where rows do not follow each other (a shard): prefetching in order would fetch others' columns */
+    size_t ahead_on;   /* 1; 0: do not, or where rows do not follow each other (a shard): prefetching in order would fetch others' columns */
 };
 
 INLINE void cols_set(struct cols *c, const struct view *w, int32_t n, int32_t end, int32_t count) {
@@ -34,31 +34,31 @@ static void turn_tail(const char *const *row, int64_t at, size_t bytes, vu o[L])
 INLINE vf pair_lo(enum kind kind, vu d) { return kind == KIND_F16 ? v_f16_lo(d) : (vf)(d << 16); }
 INLINE vf pair_hi(enum kind kind, vu d) { return kind == KIND_F16 ? v_f16_hi(d) : (vf)(d & 0xffff0000u); }
 
-/* acc[i] += L turned dwords times row i of x, k ascending: turn_k numbers, or n_k when fewer. x: float32, or bf16 pairs. */
-INLINE void turn_mac(enum kind kind, vf *acc, int32_t m, const vu o[L], const void *x, size_t ldx, int32_t n_k) {
+/* acc[g][i] += turned dwords o[g][..] times row i of x, k ascending: n_k numbers or fewer. x: float32, or bf16 pairs. */
+INLINE void turn_mac(enum kind kind, int32_t groups, int32_t dwords, vf (*acc)[DIRECT_ROWS], int32_t m, const vu *o, const void *x,
+                     size_t ldx, int32_t n_k) {
     const float *xf = x;
     UNROLL
-    for (int32_t j = 0; j < L; j++) {
-        if (kind == KIND_DOT) {
-            if (2 * j >= n_k) break;
+    for (int32_t j = 0; j < dwords; j++) {
+        if ((kind == KIND_F32 ? j : 2 * j) >= n_k) break;
+        UNROLL
+        for (int32_t i = 0; i < m; i++) {
+            size_t at = (size_t)i * ldx;
+            uint32_t pair = 0;
+            if (kind == KIND_DOT) memcpy(&pair, (const uint16_t *)x + at + 2 * j, 4);
+            vf a = kind == KIND_DOT ? (vf)v_setu(pair) : v_set(xf[at + (size_t)(kind == KIND_F32 ? j : 2 * j)]);
             UNROLL
-            for (int32_t i = 0; i < m; i++) {
-                uint32_t pair;
-                memcpy(&pair, (const uint16_t *)x + (size_t)i * ldx + 2 * j, 4);
-                acc[i] = V_DOT(acc[i], o[j], v_setu(pair));
+            for (int32_t g = 0; g < groups; g++) {
+                vu w = o[g * dwords + j];
+                acc[g][i] = kind == KIND_DOT ? V_DOT(acc[g][i], w, a) : V_FMA(a, kind == KIND_F32 ? (vf)w : pair_lo(kind, w), acc[g][i]);
             }
-        } else if (kind == KIND_F32) {
-            if (j >= n_k) break;
+        }
+        if (kind == KIND_DOT || kind == KIND_F32 || 2 * j + 1 >= n_k) continue;
+        UNROLL
+        for (int32_t i = 0; i < m; i++) {
+            vf a = v_set(xf[(size_t)i * ldx + 2 * (size_t)j + 1]);
             UNROLL
-            for (int32_t i = 0; i < m; i++) acc[i] = V_FMA(v_set(xf[(size_t)i * ldx + (size_t)j]), (vf)o[j], acc[i]);
-        } else {
-            if (2 * j >= n_k) break;
-            vf lo = pair_lo(kind, o[j]), hi = pair_hi(kind, o[j]);
-            UNROLL
-            for (int32_t i = 0; i < m; i++) acc[i] = V_FMA(v_set(xf[(size_t)i * ldx + 2 * (size_t)j]), lo, acc[i]);
-            if (2 * j + 1 >= n_k) break;
-            UNROLL
-            for (int32_t i = 0; i < m; i++) acc[i] = V_FMA(v_set(xf[(size_t)i * ldx + 2 * (size_t)j + 1]), hi, acc[i]);
+            for (int32_t g = 0; g < groups; g++) acc[g][i] = V_FMA(a, pair_hi(kind, o[g * dwords + j]), acc[g][i]);
         }
     }
 }
@@ -88,32 +88,31 @@ INLINE const void *x_at(enum kind kind, const struct slice *s, int32_t k) {
     return kind == KIND_DOT ? (const void *)((const uint16_t *)s->x + k) : (const void *)((const float *)s->x + k);
 }
 
-/* m rows, DIRECT_COLS columns: out[m][DIRECT_COLS] = one slice. Every line of the weights is read once and whole: rows are often
- * a power of two apart, so their lines compete for the same few places of the first-level cache and do not stay there.
- * NOTE: the memory that follows is prefetched in its own order, one line for each line used. */
+/* m rows, DIRECT_COLS columns: out[m][DIRECT_COLS] = one slice. Columns advance together, a line of each at a time, since one chain
+ * waits for its own sums; 16 of them, since rows are often a power of two apart, so that their lines compete for the same few places
+ * of the first-level cache. The memory that follows is prefetched in its own order, one line for each line used. */
 INLINE void direct_slice(enum kind kind, int32_t m, const struct cols *c, const struct slice *s, float *out, const char **ahead) {
-    enum { B = DIRECT_COLS / L, LINE = 64 / (L * 4) };
+    enum { B = DIRECT_COLS / L, LINE = 64 / (PART * 4) };
     vf acc[B][DIRECT_ROWS];
     UNROLL
     for (int32_t b = 0; b < B; b++) {
         UNROLL
         for (int32_t i = 0; i < m; i++) acc[b][i] = v_set(0);
     }
-    int32_t k = 0, size = kind == KIND_F32 ? 4 : 2, tk = turn_k(kind);
+    int32_t k = 0, size = kind == KIND_F32 ? 4 : 2, part = kind == KIND_F32 ? PART : 2 * PART, tk = turn_k(kind);
     const char *pf = *ahead;
-    for (; k + LINE * tk <= s->n_k; k += LINE * tk) {
+    for (; k + LINE * part <= s->n_k; k += LINE * part) {
         UNROLL
-        for (int32_t b = 0; b < B; b++) {
+        for (int32_t l = 0; l < LINE; l++) {
+            vu o[B][PART];
             UNROLL
-            for (int32_t l = 0; l < LINE; l++) {
-                vu o[L];
-                turn(c->row + b * L, (int64_t)(s->k0 + k + l * tk) * size, o);
-                turn_mac(kind, acc[b], m, o, x_at(kind, s, k + l * tk), s->ldx, tk);
-            }
-            UNROLL
-            for (int32_t l = 0; l < L; l++) __builtin_prefetch(pf + l * 64, 0, 2);
-            pf += L * 64 * c->ahead_on;
+            for (int32_t b = 0; b < B; b++) turn_part(c->row + b * L, (int64_t)(s->k0 + k + l * part) * size, o[b]);
+            turn_mac(kind, B, PART, acc, m, o[0], x_at(kind, s, k + l * part), s->ldx, part);
         }
+        if (!c->ahead_on) continue;
+        UNROLL
+        for (int32_t l = 0; l < DIRECT_COLS; l++) __builtin_prefetch(pf + l * 64, 0, 2);
+        pf += DIRECT_COLS * 64;
     }
     *ahead = pf;
     for (; k < s->n_k; k += tk) {
@@ -121,7 +120,7 @@ INLINE void direct_slice(enum kind kind, int32_t m, const struct cols *c, const 
         for (int32_t b = 0; b < B; b++) {
             vu o[L];
             turn_tail(c->row + b * L, (int64_t)(s->k0 + k) * size, (size_t)(n_k * size), o);
-            turn_mac(kind, acc[b], m, o, x_at(kind, s, k), s->ldx, n_k);
+            turn_mac(kind, 1, L, acc + b, m, o, x_at(kind, s, k), s->ldx, n_k);
         }
     }
     UNROLL

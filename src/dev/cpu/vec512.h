@@ -40,6 +40,9 @@ INLINE void turn(const char *const *row, int64_t at, vu o[16]) {
     }
 }
 
+#define PART 16
+#define turn_part turn
+
 INLINE vf v_f16_load(const void *p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 INLINE void v_f16_store(void *p, vf a) {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph((__m512)a, _MM_FROUND_TO_NEAREST_INT));
