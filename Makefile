@@ -67,6 +67,10 @@ $(B)/libminisgl.a: $(LIBOBJ)
 $(B)/minisgl: $(B)/obj/main.o $(B)/libminisgl.a
 	$(CC) $(CFLAGS) $(SAN) $^ $(LDLIBS) -o $@
 
+# The program with --fault, for tests of what happens when a rank goes wrong.
+$(B)/minisgl-faults: src/opt.c $(B)/obj/main.o $(B)/libminisgl.a
+	$(CC) $(BASE_CFLAGS) $(CFLAGS) $(SAN) -DMINISGL_FAULTS $^ $(LDLIBS) -o $@
+
 $(B)/unit/%: tests/unit/%.c $(B)/libminisgl.a
 	@mkdir -p $(@D)
 	$(CC) $(BASE_CFLAGS) $(CFLAGS) $(SAN) -Itests/unit -MMD -MP $< $(B)/libminisgl.a $(LDLIBS) -lcmocka -o $@
