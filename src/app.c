@@ -7,9 +7,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "dev/open.h"
-#include "engine/fit.h"
+#include "engine/room.h"
 #include "hw/host.h"
-#include "model/decoder.h"
 #include "model_dir.h"
 #include "text/template.h"
 #include "text/tokenizer.h"
@@ -53,6 +52,11 @@ static int cores(void) {
 }
 
 static int threads_of(const struct options *o) { return o->threads > 0 ? (int)o->threads : cores(); }
+
+static int threads_of_rank(const struct app *a, const struct options *o) {
+    int n = threads_of(o) / a->n_ranks;
+    return n > 1 ? n : 1;
+}
 
 /* ---- progress of loading: a line that is rewritten on a terminal, a log line a file elsewhere ---- */
 
@@ -109,8 +113,6 @@ static int check_dtype(const struct app *a, const struct options *o, struct err 
 
 /* Everything that takes time: weights in this thread, tokenizer and template in another. */
 static int load_model(struct app *a, const struct options *o, struct err *e) {
-    if (config_open(&a->config, a->dir, e)) return -1;
-    if (check_dtype(a, o, e)) return -1;
     struct text_load text = {.app = a, .o = o};
     pthread_t thread;
     if (pthread_create(&thread, NULL, load_text, &text)) return err_machine(e, "no thread can be started");
@@ -128,82 +130,48 @@ static int load_model(struct app *a, const struct options *o, struct err *e) {
 
 /* ---- memory ---- */
 
-struct room {
-    int32_t n_pages, max_len;
-};
-
 static bool on_gpu(const struct app *a) { return a->maker->memory != NULL; }
 
-static int32_t threads_a_rank(const struct app *a, const struct options *o) {
-    return threads_of(o) / a->n_ranks > 0 ? threads_of(o) / a->n_ranks : 1;
-}
-
 static struct dev_args device_args(const struct app *a, const struct options *o) {
-    return (struct dev_args){.n_ranks = 1, .n_threads = threads_a_rank(a, o), .isa = o->cpu_isa, .graph_max = (int32_t)o->cuda_graph_max_bs};
+    return (struct dev_args){.n_ranks = a->n_ranks, .n_threads = threads_of_rank(a, o), .isa = o->cpu_isa,
+                             .graph_max = (int32_t)o->cuda_graph_max_bs};
 }
 
-static void sched_size(struct sched_args *sa, const struct app *a, const struct options *o, struct room room) {
-    *sa = (struct sched_args){.max_running = (int32_t)o->max_running, .page_size = (int32_t)o->page_size,
-                              .max_prefill = o->max_prefill > 0 ? (int32_t)o->max_prefill : on_gpu(a) ? 8192 : 512,
-                              .max_len = room.max_len, .n_pages = room.n_pages};
-    if (sa->max_running > room.n_pages - 1) sa->max_running = room.n_pages - 1;
+static struct sched_args sched_settings(struct app *a, const struct options *o, const struct room *room) {
+    struct sched_args sa = {.max_running = (int32_t)o->max_running, .page_size = (int32_t)o->page_size,
+                            .max_prefill = o->max_prefill > 0 ? (int32_t)o->max_prefill : on_gpu(a) ? 8192 : 512,
+                            .max_len = room->max_len, .n_pages = room->n_pages,
+                            .radix = !strcmp(o->cache_type, "radix"), .stats = &a->stats,
+                            .policy = sched_policy(o->policy), .margin_percent = SCHED_MARGIN_PERCENT,
+                            .target_itl = (uint64_t)(o->target_itl > 0 ? o->target_itl : on_gpu(a) ? 50 : 500) * 1000000};
+    if (sa.max_running > room->n_pages - 1) sa.max_running = room->n_pages - 1;
+    return sa;
 }
 
-/* Memory that weights, buffers and KV cache of all ranks may share, and what the buffers of the device take of it. */
-struct memory {
-    size_t left, buffers;
-};
-
-/* The host's; or the GPU's, where a share of what is free stays free and holds what no plan knows (driver, libraries, graphs). */
-static int find_memory(struct memory *m, const struct app *a, const struct options *o, int32_t len, struct err *e) {
-    *m = (struct memory){.left = host_memory_left()};
-    if (!on_gpu(a)) return 0;
-    size_t total;
-    struct dev_args dev = device_args(a, o);
-    struct sched_args sa;
-    struct fit fit;
-    sched_size(&sa, a, o, (struct room){.n_pages = INT32_MAX, .max_len = len});
-    struct fit_args fa = {.config = &a->config, .n_ranks = a->n_ranks, .maker = a->maker, .dev = dev, .limits = sched_limits(&sa),
-                          .max_len = len, .page_size = (int32_t)o->page_size, .kv_dtype = a->config.dtype};
-    if (fit_count(&fit, &fa, e) || a->maker->memory(&dev, &m->left, &total, e)) return -1;
-    m->buffers = fit.buffers * (size_t)a->n_ranks;
-    return 0;
-}
-
-/* How many pages of KV cache there are, and how long a sequence may be. */
-static int plan_memory(const struct app *a, const struct options *o, struct room *room, struct err *e) {
-    int64_t page = o->page_size, len = o->max_seq_len > 0 ? o->max_seq_len : a->config.max_position;
+/* How many pages of KV cache there are, and how long a sequence may be; before anything is loaded. */
+static int plan_memory(struct app *a, const struct options *o, struct room *room, struct err *e) {
+    int64_t len = o->max_seq_len > 0 ? o->max_seq_len : a->config.max_position;
     if (len > a->config.max_position)
         return err_input(e, "--max-seq-len-override %lld: the model was made for %d positions", (long long)len,
                          a->config.max_position);
-    size_t page_bytes = decoder_page_bytes(&a->config, (struct shard){.n_ranks = a->n_ranks}, (int32_t)page, a->config.dtype) *
-                        (size_t)a->n_ranks; /* of all ranks: they share the machine's memory */
-    size_t weights = weight_bytes(a);
-    int64_t whole = (len + page - 1) / page, pages = o->num_pages;
-    struct memory m;
-    if (find_memory(&m, a, o, (int32_t)len, e)) return -1;
-    if (pages < 0) {
-        double budget = o->memory_ratio * (double)m.left - (double)weights - (double)m.buffers;
-        double most = (double)o->max_running * (double)whole + 1, fit = budget / (double)page_bytes;
-        pages = (int64_t)(fit < most ? fit : most);
-        if (pages < 2)
-            return err_input(e, "the weights take %.2f GB, buffers %.2f GB, and --memory-ratio %g of the free memory is %.2f GB: nothing is "
-                                "left for the KV cache; give a higher --memory-ratio or a smaller model",
-                             (double)weights / 1e9, (double)m.buffers / 1e9, o->memory_ratio, o->memory_ratio * (double)m.left / 1e9);
-    }
-    int64_t most = INT32_MAX / page - 1;
-    if (pages > most) pages = most;
-    if (len > (pages - 1) * page) {
-        len = (pages - 1) * page;
-        log_warning("the KV cache holds %lld tokens: sequences are limited to that, although the model was made for %d",
-                    (long long)len, a->config.max_position);
-    }
-    *room = (struct room){.n_pages = (int32_t)pages, .max_len = (int32_t)len};
+    *room = (struct room){.n_pages = o->num_pages > 0 ? (int32_t)o->num_pages : INT32_MAX, .max_len = (int32_t)len};
+    struct sched_args sa = sched_settings(a, o, room);
+    struct dev_args dev = device_args(a, o);
+    size_t memory = host_memory_left(), total;
+    if (on_gpu(a) && a->maker->memory(&dev, &memory, &total, e)) return -1;
+    struct room_args ra = {.fit = {.config = &a->config, .n_ranks = a->n_ranks, .maker = a->maker, .dev = dev,
+                                   .limits = sched_limits(&sa), .max_len = (int32_t)len, .page_size = sa.page_size, .kv_dtype = a->config.dtype},
+                           .prefill = sa.max_prefill, .max_running = sa.max_running, .num_pages = o->num_pages,
+                           .memory = memory, .ratio = o->memory_ratio, .shared = !on_gpu(a)};
+    if (room_plan(room, &ra, e)) return -1;
+    if (room->max_len < len)
+        log_warning("the KV cache holds %d tokens: sequences are limited to that, although the model was made for %d", room->max_len,
+                    a->config.max_position);
     if (on_gpu(a))
-        log_info("GPU memory, GB: weights %.2f, KV cache %.2f, activations and workspace %.2f, of %.2f free", (double)weights / 1e9,
-                 (double)pages * (double)page_bytes / 1e9, (double)m.buffers / 1e9, (double)m.left / 1e9);
-    log_info("KV cache: %lld pages of %lld tokens, %.2f GB at most; sequences up to %lld tokens", (long long)pages,
-             (long long)page, (double)pages * (double)page_bytes / 1e9, (long long)len);
+        log_info("memory of each GPU, GB: weights %.2f, KV cache %.2f, activations and workspace %.2f, of %.2f free", (double)room->fit.weights / 1e9,
+                 (double)room->fit.kv / 1e9, (double)room->fit.buffers / 1e9, (double)memory / 1e9);
+    log_info("KV cache: %d pages of %d tokens, %.2f GB at most; sequences up to %d tokens", room->n_pages, sa.page_size,
+             (double)room->fit.kv * a->n_ranks / 1e9, room->max_len);
     return 0;
 }
 
@@ -255,25 +223,17 @@ static void tell_ranks(const struct app *a, bool overlap) {
              overlap ? ", overlap scheduling" : "", (double)a->weights[0].bytes / 1e9, (double)b.kv / 1e9, (double)b.other / 1e9);
 }
 
-static int open_machinery(struct app *a, const struct options *o, struct err *e) {
-    struct room room = {0};
-    if (plan_memory(a, o, &room, e)) return -1;
-    struct sched_args sa;
-    sched_size(&sa, a, o, room);
-    sa.radix = !strcmp(o->cache_type, "radix");
-    sa.stats = &a->stats;
-    sa.policy = sched_policy(o->policy);
-    sa.margin_percent = SCHED_MARGIN_PERCENT;
-    sa.target_itl = (uint64_t)(o->target_itl > 0 ? o->target_itl : on_gpu(a) ? 50 : 500) * 1000000;
+static int open_machinery(struct app *a, const struct options *o, const struct room *room, struct err *e) {
+    struct sched_args sa = sched_settings(a, o, room);
     struct engine_args ea = {.config = &a->config, .weights = a->weights, .n_ranks = a->n_ranks, .maker = a->maker,
-                             .dev = device_args(a, o), .limits = sched_limits(&sa), .max_len = room.max_len,
-                             .page_size = sa.page_size, .n_pages = room.n_pages, .kv_dtype = a->config.dtype,
-                             .comm_timeout_ns = (uint64_t)o->comm_timeout * 1000000000,
-                             .comm_spin_ns = threads_a_rank(a, o) * a->n_ranks <= cores() ? COMM_SPIN_NS : 0, .broken = die};
+                             .dev = device_args(a, o), .limits = sched_limits(&sa),
+                             .max_len = room->max_len, .page_size = sa.page_size, .n_pages = room->n_pages,
+                             .kv_dtype = a->config.dtype, .comm_timeout_ns = (uint64_t)o->comm_timeout * 1000000000,
+                             .comm_spin_ns = threads_of_rank(a, o) * a->n_ranks <= cores() ? COMM_SPIN_NS : 0, .broken = die};
     if (parse_fault(o->fault, &ea.fault, e)) return -1;
     bool overlap = false;
     if (engine_open(&a->engine, &ea, e) || decide_overlap(a, o, &overlap, e)) return -1;
-    a->max_len = room.max_len;
+    a->max_len = room->max_len;
     a->sched = sched_new(&sa);
     loop_init(&a->loop, &a->inbox, a->sched, a->engine, &ea.limits, overlap);
     tell_ranks(a, overlap);
@@ -318,10 +278,12 @@ int app_open(struct app *a, const struct options *o, struct err *e) {
     uint64_t start = clock_ns();
     *a = (struct app){.n_ranks = (int32_t)o->tp};
     if (check_ranks(o, e) || choose_device(a, o, e)) return -1;
-    if (a->n_ranks > 1) log_info("Initializing tensor parallelism with %d %s ranks", a->n_ranks, on_gpu(a) ? "GPU" : "CPU");
+    if (a->n_ranks > 1) log_info("Initializing tensor parallelism with %d %s", a->n_ranks, on_gpu(a) ? "GPUs" : "CPU ranks");
     inbox_init(&a->inbox);
     a->dir = model_dir(o, o->dummy_weight ? HUB_CONFIG : HUB_TEXT | HUB_WEIGHTS, e);
-    if (!a->dir || load_model(a, o, e) || open_machinery(a, o, e)) {
+    struct room room;
+    if (!a->dir || config_open(&a->config, a->dir, e) || check_dtype(a, o, e) || plan_memory(a, o, &room, e) || load_model(a, o, e) ||
+        open_machinery(a, o, &room, e)) {
         release(a);
         return -1;
     }

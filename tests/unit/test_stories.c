@@ -64,7 +64,7 @@ static void match_reference(const char *folder, const char *key, double bound) {
         struct token_logprobs *probs = mem_zalloc((size_t)n, sizeof *probs);
         struct request r = {.prompt = prompt, .n_prompt = n_prompt, .max_tokens = n, .out_tokens = got, .out_logprobs = probs};
         r.sampling.n_logprobs = 1;
-        struct setting s = {isas[i], 2, 64, 16, 64, 4, true, false};
+        struct setting s = {isas[i], 2, 64, 16, 64, 4, true, false, 1};
         if (run_all(&m.config, &m.weights, &s, &r, 1)) {
             assert_int_equal(r.n_out, n);
             int same = 0;
@@ -132,18 +132,18 @@ static void every_route(const char *folder) {
         const char *name;
         struct setting s;
     } routes[] = {
-        {"batched", {NULL, 2, 512, 16, 400, 32, false, false}},
-        {"one thread", {NULL, 1, 512, 16, 400, 32, false, false}},
-        {"chunks of 1", {NULL, 2, 1, 16, 400, 32, false, false}},
-        {"chunks of 7", {NULL, 2, 7, 1, 3000, 5, true, false}},
-        {"chunks of 64, cached", {NULL, 1, 64, 64, 40, 3, true, false}},
-        {"retracted", {NULL, 2, 64, 16, 33, 16, true, false}},
-        {"retracted, naive, overlapped", {NULL, 2, 64, 3, 172, 16, false, true}},
-        {"cached, overlapped", {NULL, 2, 100, 5, 150, 16, true, true}},
+        {"batched", {NULL, 2, 512, 16, 400, 32, false, false, 1}},
+        {"one thread", {NULL, 1, 512, 16, 400, 32, false, false, 1}},
+        {"chunks of 1", {NULL, 2, 1, 16, 400, 32, false, false, 1}},
+        {"chunks of 7", {NULL, 2, 7, 1, 3000, 5, true, false, 1}},
+        {"chunks of 64, cached", {NULL, 1, 64, 64, 40, 3, true, false, 1}},
+        {"retracted", {NULL, 2, 64, 16, 33, 16, true, false, 1}},
+        {"retracted, naive, overlapped", {NULL, 2, 64, 3, 172, 16, false, true, 1}},
+        {"cached, overlapped", {NULL, 2, 100, 5, 150, 16, true, true, 1}},
     };
     for (int i = 0; i < N_ISAS; i++) {
         struct batch_of *alone = make_requests();
-        struct setting one = {isas[i], 2, 512, 16, 40, 1, false, false};
+        struct setting one = {isas[i], 2, 512, 16, 40, 1, false, false, 1};
         if (!run_all(&m.config, &m.weights, &one, alone->r, N_REQ)) {
             free(alone);
             continue;
