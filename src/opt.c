@@ -42,7 +42,7 @@ static const struct row rows[] = {
     {"api-key", "", "MINISGL_API_KEY", TEXT, AT(api_key), 0, 0, "KEY", NULL, CMD_SERVE,
      "clients must send `Authorization: Bearer KEY`; without it anyone who reaches the port can use the server", NULL},
     {"served-model-name", "", NULL, TEXT, AT(served_model_name), 0, 0, "NAME", NULL, CMD_SERVE,
-     "the model's name in the API (default: as given to --model)", NULL},
+     "the model's name in the API (default: as given to --model; of a folder its last part); requests may also name what --model was given, or `default`", NULL},
     {"tp", "tp-size tensor-parallel-size", NULL, INT, AT(tp), 1, 64, "N", "1", CMD_RUNS,
      "tensor parallelism: split the model over N GPUs, or over N groups of CPU threads (1, 2, 4 or 8)", NULL},
     {"comm-timeout", "", "NCCL_TIMEOUT", INT, AT(comm_timeout), 1, 86400, "S", "60", CMD_RUNS,

@@ -1,12 +1,43 @@
 /* front.c: see front.h. */
 #include "cli/front.h"
 
+#include "base/file.h"
+#include "base/mem.h"
 #include "serve/words.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The name of a folder: its last part, or ORG/NAME where it is a snapshot in a hub's cache. Its place on this machine is
+ * nobody's business. */
+static char *name_of_folder(const char *dir) {
+    char *real = realpath(dir, NULL);
+    if (!real) return mem_strdup(dir);
+    char *last = strrchr(real, '/'), *hub = strstr(real, "/models--"), *end = hub ? strchr(hub + 1, '/') : NULL;
+    char *name = mem_strdup(last && last[1] ? last + 1 : real);
+    if (end && !strncmp(end, "/snapshots/", 11) && end + 10 == last) {
+        free(name);
+        name = mem_strndup(hub + 9, (size_t)(end - hub) - 9);
+        char *dash = strstr(name, "--");
+        if (dash) {
+            *dash = '/';
+            memmove(dash + 1, dash + 2, strlen(dash + 2) + 1);
+        }
+    }
+    free(real);
+    return name;
+}
+
+static char *name_of(const struct options *o) {
+    if (o->served_model_name) return mem_strdup(o->served_model_name);
+    bool folder = strcmp(o->model, "builtin") && dir_exists(o->model);
+    return folder ? name_of_folder(o->model) : mem_strdup(o->model);
+}
 
 void cli_front_init(struct cli_front *f, struct app *app, const struct options *o) {
     const struct config *c = &app->config;
     f->words = words_new(app->tokenizer, app->chat_template);
-    f->names[0] = o->served_model_name ? o->served_model_name : o->model;
+    f->names[0] = f->name = name_of(o);
     f->names[1] = NULL;
     f->front = (struct front){
         .inbox = &app->inbox,
@@ -14,6 +45,7 @@ void cli_front_init(struct cli_front *f, struct app *app, const struct options *
         .env = {.n_vocab = c->vocab,
                 .max_model_len = app->max_len,
                 .names = f->names,
+                .alias = o->model,
                 .temperature = c->gen.temperature >= 0 ? c->gen.temperature : 1,
                 .top_p = c->gen.top_p > 0 ? c->gen.top_p : 1,
                 .top_k = c->gen.top_k > 0 ? c->gen.top_k : 0},
@@ -23,4 +55,7 @@ void cli_front_init(struct cli_front *f, struct app *app, const struct options *
     };
 }
 
-void cli_front_release(struct cli_front *f) { words_free(f->words); }
+void cli_front_release(struct cli_front *f) {
+    words_free(f->words);
+    free(f->name);
+}

@@ -7,7 +7,8 @@
 struct cli_front {
     struct front front;
     struct words *words;
-    const char *names[2]; /* the served name, NULL-terminated */
+    char *name;           /* the served one */
+    const char *names[2]; /* NULL-terminated */
 };
 
 /* Everything borrowed from app and o, which must outlive it. */

@@ -283,6 +283,7 @@ static int read_model(const struct reading *r) {
         r->p->model = *name;
         return 0;
     }
+    if (r->env->alias && strlen(r->env->alias) == n && !memcmp(r->env->alias, s, n)) return 0;
     return api_fail_code(r->e, 404, "model_not_found", "model", "the model '%.*s' is not served here; it is '%s'",
                          n > 200 ? 200 : (int)n, s, r->env->names[0]);
 }

@@ -51,6 +51,7 @@ struct field_env {
     int32_t n_vocab; /* width of the logits: every token id of a request is below it */
     int32_t max_model_len;
     const char *const *names; /* served model names, NULL-terminated */
+    const char *alias;        /* one more that is accepted and never shown; NULL: none */
     double temperature, top_p; /* defaults for requests that say nothing */
     int32_t top_k;
 };

@@ -163,6 +163,28 @@ def test_other_errors_have_their_status(server, client):
     assert model.id == "builtin" and model.max_model_len == 1024
 
 
+def test_the_served_name(start, tmp_path):
+    from conftest import ROOT
+    import shutil
+    shutil.copytree(ROOT / "models" / "builtin", tmp_path / "my model")
+    snapshot = tmp_path / "hub" / "models--org--name--x" / "snapshots" / "0123abcd"
+    snapshot.parent.mkdir(parents=True)
+    shutil.copytree(ROOT / "models" / "builtin", snapshot)
+    for folder, options, name in ((tmp_path / "my model", (), "my model"), (f"{tmp_path}/my model/", (), "my model"),
+                                  (snapshot, (), "org/name--x"), (tmp_path / "my model", ("--served-model-name", "org/x"), "org/x")):
+        s = start("--model", folder, *options)
+        c = openai.OpenAI(base_url=s.url + "/v1", api_key="none", max_retries=0)
+        (model,) = c.models.list().data
+        assert (model.id, model.root) == (name, name) and c.models.retrieve(name).id == name
+        # by that name, by what --model was given, by "default"; the answer tells the name
+        for asked in (name, str(folder), "default"):
+            assert c.completions.create(model=asked, prompt="a", max_tokens=1).model == name
+        with pytest.raises(openai.NotFoundError) as e:
+            c.completions.create(model="gpt-4", prompt="a", max_tokens=1)
+        assert e.value.code == "model_not_found" and name in str(e.value) and str(tmp_path) not in str(e.value)
+        s.stop()
+
+
 def test_generate_route(server):
     r = server.post("/generate", {"prompt": "The server", "max_tokens": 5, "temperature": 0})
     assert r.status_code == 200 and r.json()["text"]

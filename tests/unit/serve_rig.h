@@ -147,7 +147,7 @@ static struct rig *rig_open_unready(const struct serve_args *base) {
     g->chat_template = rig_template();
     g->words = words_new(g->tokenizer, g->chat_template);
     g->front = (struct front){.inbox = &g->inbox, .words = g->words,
-                              .env = {.n_vocab = RIG_VOCAB, .max_model_len = RIG_CONTEXT, .names = rig_names,
+                              .env = {.n_vocab = RIG_VOCAB, .max_model_len = RIG_CONTEXT, .names = rig_names, .alias = "/models/echo",
                                       .temperature = 1, .top_p = 1},
                               .eos = rig_eos, .n_eos = 1};
     if (!a.host) a.host = "127.0.0.1";

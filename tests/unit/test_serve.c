@@ -219,6 +219,7 @@ static void small_routes(void **state) {
         {"GET", "/v1/models/org/echo-2", 200, "\"id\":\"org/echo-2\""},
         {"GET", "/v1/models/org%2fecho-2?x=y", 200, "\"id\":\"org/echo-2\""},
         {"GET", "/v1/models/other", 404, "model_not_found"},
+        {"GET", "/v1/models//models/echo", 404, "it is 'echo'"},
         {"GET", "/metrics", 200, "vllm:prompt_tokens_total"},
         {"HEAD", "/metrics", 200, ""},
         {"POST", "/metrics", 405, ""},

@@ -330,6 +330,8 @@ static const struct bad bodies[] = {
     {C, P("\"model\":\"echo\""), 200, NULL},
     {C, P("\"model\":\"default\""), 200, NULL},
     {C, P("\"model\":\"org/echo-2\""), 200, NULL},
+    {C, P("\"model\":\"/models/echo\""), 200, NULL},
+    {C, P("\"model\":\"/models/echo/\""), 404, "model"},
     {C, P("\"model\":\"gpt-4\""), 404, "model"},
     {C, P("\"model\":\"\""), 404, "model"},
     {C, P("\"model\":\"echo\\u0000\""), 404, "model"},
