@@ -63,7 +63,7 @@ uint64_t inbox_flush_cache(struct inbox *in, struct outbox *out) {
 
 void inbox_take(struct inbox *in, bool wait, struct inbox_news *news) {
     pthread_mutex_lock(&in->lock);
-    while (wait && !in->news) pthread_cond_wait(&in->wake, &in->lock);
+    while (wait && !in->news && !in->draining) pthread_cond_wait(&in->wake, &in->lock);
     *news = (struct inbox_news){.requests = in->first, .draining = in->draining, .cancelled = in->cancelled,
                                 .flush_for = in->flush_for, .flushes = in->flushes};
     in->first = NULL;

@@ -34,7 +34,7 @@ void inbox_drain_begin(struct inbox *in);
  * done, outbox_flushes(out) is that or more. All who ask must have the same outbox. */
 uint64_t inbox_flush_cache(struct inbox *in, struct outbox *out);
 
-/* The scheduler's: take everything. With wait, sleep until there is news. */
+/* The scheduler's: take everything. With wait, sleep until there is news, or the inbox is draining. */
 struct inbox_news {
     struct request *requests; /* linked by next_in; NULL: none */
     bool draining;            /* the inbox is closed for more */
