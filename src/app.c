@@ -274,10 +274,15 @@ static int choose_device(struct app *a, const struct options *o, struct err *e) 
     return 0;
 }
 
+static int check_seed(const struct options *o, struct err *e) {
+    if (o->dummy_weight || !options_given(o, "seed")) return 0;
+    return err_input(e, "--seed makes the weights of --dummy-weight; the seed of sampling is a field of each request");
+}
+
 int app_open(struct app *a, const struct options *o, struct err *e) {
     uint64_t start = clock_ns();
     *a = (struct app){.n_ranks = (int32_t)o->tp};
-    if (check_ranks(o, e) || choose_device(a, o, e)) return -1;
+    if (check_ranks(o, e) || check_seed(o, e) || choose_device(a, o, e)) return -1;
     if (a->n_ranks > 1) log_info("Initializing tensor parallelism with %d %s", a->n_ranks, on_gpu(a) ? "GPUs" : "CPU ranks");
     inbox_init(&a->inbox);
     a->dir = model_dir(o, o->dummy_weight ? HUB_CONFIG : HUB_TEXT | HUB_WEIGHTS, e);

@@ -153,7 +153,7 @@ static const struct row rows[] = {
      "add the tokens that the model puts around every text (such as BOS)", NULL},
     {"out", "", NULL, TEXT, AT(out), 0, 0, "DIR", NULL, CMD_DUMMY, "folder to write; must not exist or be empty", NULL},
     {"seed", "", NULL, INT, AT(seed), 0, 9007199254740992.0, "N", "0", CMD_DUMMY | CMD_RUNS | CMD_SIMULATE,
-     "seed of dummy weights, and of made-up requests", NULL},
+     "seed of --dummy-weight, and of made-up requests", NULL},
     {"shard-bytes", "", NULL, INT, AT(shard_bytes), 4096, 1e15, "N", "5000000000", CMD_DUMMY, "largest file to write", NULL},
     {"trace", "", NULL, TEXT, AT(trace), 0, 0, "FILE", NULL, CMD_SIMULATE,
      "requests of a real service: Mooncake's or Qwen-Bailian's JSON lines, or Azure's CSV (default: made-up requests)", NULL},
@@ -178,6 +178,7 @@ static const struct row rows[] = {
     {"help", "", NULL, FLAG, AT(help), 0, 0, NULL, NULL, CMD_ALL, "show the options and end", NULL},
 };
 enum { N_ROWS = sizeof rows / sizeof *rows };
+_Static_assert((int)N_ROWS <= (int)OPTIONS_MAX, "struct options has a mark for each row");
 
 /* ---- values ---- */
 
@@ -207,7 +208,7 @@ static int set_number(struct options *o, const struct row *r, const char *value,
     bool plain = end != value && *end == 0 && !errno && isfinite(x) && !strpbrk(value, "xXpPnN ");
     bool whole = r->kind == REAL || (plain && x == floor(x));
     if (!plain || !whole || x < r->min || x > r->max)
-        return err_input(e, "%s: expected %s from %g to %g, found '%s'", as,
+        return err_input(e, "%s: expected %s from %.15g to %.15g, found '%s'", as,
                          r->kind == INT ? "a whole number" : "a number", r->min, r->max, value);
     if (r->kind == REAL) *(double *)((char *)o + r->at) = x;
     else *(int64_t *)((char *)o + r->at) = (int64_t)x;
@@ -339,6 +340,8 @@ static const struct row *find(unsigned command, const char *name, size_t n, stru
 }
 
 static int positional(struct options *o, unsigned command, const char *arg, struct err *e) {
+    if (command == CMD_SERVE)
+        return err_input(e, "'%s' is no subcommand (`minisgl help` lists them), and options begin with --", arg);
     if (!(command & (CMD_GENERATE | CMD_HELP)) || o->positional)
         return err_input(e, "unexpected argument '%s'; options begin with --", arg);
     o->positional = arg;
@@ -361,10 +364,13 @@ int options_parse(struct options *o, unsigned command, int argc, char **argv, st
         if (strcmp(arg, "-h") == 0) arg = "--help";
         if (arg[1] != '-') return err_input(e, "unknown option %s; options begin with --", arg);
         const char *name = arg + 2, *value = strchr(name, '=');
-        const struct row *r = find(command, name, value ? (size_t)(value - name) : strlen(name), e);
+        size_t n = value ? (size_t)(value - name) : strlen(name);
+        const struct row *r = find(command, name, n, e);
         if (!r) return -1;
-        char as[64];
-        snprintf(as, sizeof as, "--%s", r->name);
+        o->given[r - rows] = true;
+        char as[64]; /* an alias as it was typed, the whole name of what was abbreviated */
+        bool whole = named(r, name, n, false);
+        snprintf(as, sizeof as, "--%.*s", whole ? (int)n : (int)strlen(r->name), whole ? name : r->name);
         if (r->kind == FLAG && value) return err_input(e, "%s takes no value", as);
         if (r->kind != FLAG && value) value++;
         if (r->kind != FLAG && !value) {
@@ -374,6 +380,12 @@ int options_parse(struct options *o, unsigned command, int argc, char **argv, st
         if (set_given(o, r, value, as, e)) return -1;
     }
     return 0;
+}
+
+bool options_given(const struct options *o, const char *name) {
+    for (int i = 0; i < N_ROWS; i++)
+        if (!strcmp(rows[i].name, name) && o->given[i]) return true;
+    return false;
 }
 
 /* ---- documentation ---- */

@@ -26,6 +26,8 @@ enum {
     CMD_ALL = 511
 };
 
+enum { OPTIONS_MAX = 128 };
+
 /* Values; a number of -1 and a NULL string mean "not given: decide" where the table's default says auto or none. */
 struct options {
     const char *model, *served_model_name, *chat_template, *model_source;
@@ -44,11 +46,16 @@ struct options {
     const char *gpu_only[8]; /* names of given options that a run on the CPU leaves aside */
     int n_gpu_only;
     const char *positional; /* generate: the prompt; help: a subcommand */
+    bool given[OPTIONS_MAX]; /* row by row of the table: named on the command line; ask options_given */
 };
 
 /* Parse argv[1..] for one subcommand. -1: *e says what is wrong (exit code 2). Strings point into argv, the
  * environment, or constants. */
 int options_parse(struct options *o, unsigned command, int argc, char **argv, struct err *e);
+
+/* Was the option of this name ("seed"; no alias) on the command line, whatever its value? For options that mean nothing
+ * without another one: those are refused, not ignored. */
+bool options_given(const struct options *o, const char *name);
 
 void options_help(FILE *to, unsigned command, const char *usage); /* --help of one subcommand */
 void options_json(FILE *to);                                      /* the table as JSON */

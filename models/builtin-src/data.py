@@ -184,7 +184,7 @@ OPTION = {"tp": "tp", "port": "port", "host": "host", "model": "model", "model_s
           "max_prefill": "max-prefill-length", "num_pages": "num-pages", "page_size": "page-size", "attn": "attention-backend",
           "cache_type": "cache-type", "shell": "shell-mode", "threads": "threads", "device": "device", "cpu_isa": "cpu-isa",
           "max_body": "max-body-bytes", "max_conn": "max-connections", "schedule_policy": "schedule-policy", "target_itl": "target-itl",
-          "request_timeout": "request-timeout"}
+          "request_timeout": "request-timeout", "comm_timeout": "comm-timeout", "overlap": "overlap"}
 FLAG_FORMS = ["{f}", "the {f} (flag|option|switch|parameter|setting)", "(flag|option) {f}", "the (option|flag) {f}", "{b}", "the {b} (flag|option|setting)"]
 PLAIN = {"hello", "thanks", "bye", "oos", "who"}  # no help-desk forms around these
 WEIGHT = {"tp": 2.2, "memory": 1.8, "port": 1.5, "oos": 2.5, "hello": 0.8, "bye": 0.4, "cpu_isa": 0.5, "max_body": 0.4, "max_conn": 0.4, "raw": 0.4,

@@ -67,6 +67,10 @@ ANSWERS = {
                    "is 50 ms on a GPU and 500 ms on the CPU."],
     "request_timeout": ["{request-timeout} S ends a request with an error after S seconds; without it a request may take as long as "
                         "it needs."],
+    "comm_timeout": ["{comm-timeout} S sets how many seconds a rank waits for another one before all end with an error; the default is "
+                     "{comm-timeout.default}."],
+    "overlap": ["{overlap} on or off switches overlap scheduling, which plans the next step while one runs; the default "
+                "{overlap.default} means on with a GPU. {disable-overlap-schedule} is the same as {overlap} off."],
     "raw": ["minisgl generate {raw} gives the prompt to the model as it is, without the chat template."],
     "version": ["minisgl version prints the version."],
     # fields of a request
@@ -97,6 +101,8 @@ ANSWERS = {
     "sub_dummy": ["Use minisgl dummy {out} DIR: it writes a checkpoint of random weights in a real model's shape."],
     "sub_simulate": ["Use minisgl simulate: it runs the scheduler on a trace or on made-up requests, with a cost model in place of the "
                      "GPUs, and says what clients would see."],
+    "sub_doctor": ["Use minisgl doctor: it tells what this machine has, whether a model fits on it, and what could be better; "
+                   "minisgl doctor {json} prints it as JSON."],
     "sub_help": ["minisgl help lists all options and subcommands; minisgl help {json} prints the options as JSON."],
     "run": ["Run ./run in the repository: it installs what is missing, builds minisgl and serves the built-in model on port {port.default}."],
     "test": ["Run ./test in the repository: it builds minisgl and runs all tests."],
@@ -116,7 +122,7 @@ ANSWERS = {
     "oos": ["Sorry, I only know minisgl. Ask me about its options, routes or commands."],
 }
 # Answers that are newer than the weights in models/builtin: the next training teaches them. Empty after it.
-NOT_YET_TAUGHT = {"schedule_policy", "target_itl", "request_timeout", "sub_simulate"}
+NOT_YET_TAUGHT = {"schedule_policy", "target_itl", "request_timeout", "sub_simulate", "comm_timeout", "overlap", "sub_doctor"}
 # Options of the server that nobody asks a help desk about: refused ones of Mini-SGLang's, those that every command has, and the
 # settings of downloads, which docs/models.md tells.
 UNANSWERED = {"moe-backend", "disable-pynccl", "seed", "help", "log-format", "log-prefix", "revision", "offline", "hf-endpoint",

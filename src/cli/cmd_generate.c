@@ -11,6 +11,10 @@ int cmd_generate(int argc, char **argv) {
     if (options_parse(&o, CMD_GENERATE, argc, argv, &e)) return cli_fail(&e);
     if (o.help) return cli_help(CMD_GENERATE);
     cli_begin(&o);
+    if (o.raw && !o.positional) {
+        err_input(&e, "--raw goes with a PROMPT on the command line; a line of input says the same with \"prompt\"");
+        return cli_fail(&e);
+    }
     if (app_open(&app, &o, &e)) return cli_fail(&e);
     struct cli_front front;
     cli_front_init(&front, &app, &o);

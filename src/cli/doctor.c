@@ -69,8 +69,13 @@ static int read_model(struct doctor *d, struct err *e) {
     int rc = config_open(&d->config, dir, e);
     free(dir);
     if (rc) return -1;
-    d->max_len = d->config.max_position;
-    if (d->o->max_seq_len > 0 && d->o->max_seq_len < d->max_len) d->max_len = (int32_t)d->o->max_seq_len;
+    if (d->o->max_seq_len > d->config.max_position) {
+        err_input(e, "--max-seq-len-override %lld: the model was made for %d positions", (long long)d->o->max_seq_len,
+                  d->config.max_position);
+        config_release(&d->config);
+        return -1;
+    }
+    d->max_len = d->o->max_seq_len > 0 ? (int32_t)d->o->max_seq_len : d->config.max_position;
     return 0;
 }
 

@@ -2,6 +2,7 @@
 #include "cli/front.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "serve/words.h"
 
@@ -34,8 +35,19 @@ static char *name_of(const struct options *o) {
     return folder ? name_of_folder(o->model) : mem_strdup(o->model);
 }
 
+/* The model's own wishes that no request can have here either; better said once than dropped without a word. */
+static void tell_unused(const struct config *c) {
+    if (c->gen.repetition_penalty > 0 && c->gen.repetition_penalty != 1)
+        log_warning("generation_config.json asks for repetition_penalty %g, which this version does not have",
+                    (double)c->gen.repetition_penalty);
+    if (c->gen.max_new_tokens > 0)
+        log_info("generation_config.json's max_new_tokens %d is not used: a chat without max_tokens may fill the context",
+                 c->gen.max_new_tokens);
+}
+
 void cli_front_init(struct cli_front *f, struct app *app, const struct options *o) {
     const struct config *c = &app->config;
+    tell_unused(c);
     f->words = words_new(app->tokenizer, app->chat_template);
     f->names[0] = f->name = name_of(o);
     f->names[1] = NULL;
@@ -48,7 +60,10 @@ void cli_front_init(struct cli_front *f, struct app *app, const struct options *
                 .alias = o->model,
                 .temperature = c->gen.temperature >= 0 ? c->gen.temperature : 1,
                 .top_p = c->gen.top_p > 0 ? c->gen.top_p : 1,
-                .top_k = c->gen.top_k > 0 ? c->gen.top_k : 0},
+                .top_k = c->gen.top_k <= 0        ? 0
+                         : c->gen.top_k > c->vocab ? c->vocab
+                                                   : c->gen.top_k,
+                .min_p = c->gen.min_p > 0 ? c->gen.min_p : 0},
         .eos = c->eos,
         .n_eos = c->n_eos,
         .timeout_s = o->request_timeout > 0 ? (int)o->request_timeout : 0,

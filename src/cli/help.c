@@ -72,6 +72,10 @@ int cmd_help(int argc, char **argv) {
             return cli_fail(&e);
         }
     }
+    if (o.fields + o.json + o.markdown + (o.positional != NULL) > 1) {
+        err_input(&e, "help takes one of SUBCOMMAND, --json, --markdown and --fields");
+        return cli_fail(&e);
+    }
     if (o.fields)
         print_fields();
     else if (o.json)

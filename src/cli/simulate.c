@@ -58,6 +58,15 @@ static int size_pool(const struct options *o, const struct config *c, const stru
     return 0;
 }
 
+/* Options of made-up requests have no meaning for those of a trace. */
+static int check_made_up(const struct options *o, struct err *e) {
+    static const char *const names[] = {"rate", "input-length", "output-length", "shared-prefix", "seed"};
+    for (size_t i = 0; o->trace && i < sizeof names / sizeof *names; i++)
+        if (options_given(o, names[i]))
+            return err_input(e, "--%s is for made-up requests; leave it out with --trace", names[i]);
+    return 0;
+}
+
 static int set_up(const struct options *o, struct config *c, struct cost *cost, struct sim_args *a, struct err *e) {
     char *dir = model_dir(o, HUB_CONFIG, e);
     if (!dir) return -1;
@@ -162,6 +171,8 @@ int cmd_simulate(int argc, char **argv) {
         options_help(stdout, CMD_SIMULATE, usage);
         return 0;
     }
+    cli_begin(&o);
+    if (check_made_up(&o, &e)) return cli_fail(&e);
     struct config c;
     struct cost cost;
     struct trace trace;

@@ -127,6 +127,7 @@ int cmd_template(int argc, char **argv) {
         options_help(stdout, CMD_TEMPLATE, "minisgl template --model DIR [--chat-template FILE]");
         return 0;
     }
+    cli_begin(&o);
     w.t = open_template(&o, &e);
     if (!w.t) return cli_fail(&e);
     jinja_out_init(&w.out);

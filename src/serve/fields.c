@@ -354,7 +354,8 @@ static void set_defaults(struct params *p, enum route route, const struct field_
                          .max_completion_tokens = -1,
                          .temperature = env->temperature,
                          .top_p = env->top_p,
-                         .top_k = env->top_k};
+                         .top_k = env->top_k,
+                         .min_p = env->min_p};
 }
 
 static int check_tools(const struct params *p, struct api_err *e) {

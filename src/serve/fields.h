@@ -52,7 +52,7 @@ struct field_env {
     int32_t max_model_len;
     const char *const *names; /* served model names, NULL-terminated */
     const char *alias;        /* one more that is accepted and never shown; NULL: none */
-    double temperature, top_p; /* defaults for requests that say nothing */
+    double temperature, top_p, min_p; /* defaults for requests that say nothing */
     int32_t top_k;
 };
 

@@ -29,6 +29,33 @@ def test_wrong_requests_end_with_a_sentence(args, says):
     assert "ready to serve" not in r.stderr
 
 
+@pytest.mark.parametrize("args, says", [
+    (["sevre"], "sevre"), (["serve", "x"], "'x'"), (["version", "x"], "'x'"), (["help", "--json", "serve"], "one of"),
+    (["help", "nothing"], "'nothing'"), (["generate", "--raw"], "--raw"), (["generate", "--seed", 1, "hi"], "--dummy-weight"),
+    (["simulate", "--trace", "x", "--rate", 4], "--rate"), (["simulate", "--trace", "x", "--seed", 0], "--seed"),
+    (["doctor", "--max-seq-len-override", 2000], "1024"),
+    (["dummy"], "--out"), (["tokenize", "--raw"], "--raw"), (["template", "--log-level", "loud"], "--log-level"),
+])
+def test_what_has_no_meaning_is_refused(args, says):
+    """Nothing is accepted and ignored: an option that means nothing without another one says so."""
+    r = run(*args)
+    assert r.returncode == 2, r.stdout + r.stderr
+    assert r.stderr.startswith("ERROR: ") and says in r.stderr and r.stderr.count("\n") == 1 and not r.stdout
+
+
+def test_wishes_of_the_model(tmp_path):
+    """What generation_config.json asks for is a request's default, or it is said that it is none."""
+    model = tmp_path / "model"
+    shutil.copytree(BUILTIN, model)
+    wishes = {"temperature": 1, "min_p": 1.0, "top_k": 10 ** 6, "repetition_penalty": 1.05, "max_new_tokens": 64}
+    (model / "generation_config.json").write_text(json.dumps(wishes))
+    line = json.dumps({"prompt": "Which port does the server use?", "max_tokens": 8, "seed": 1})
+    r = run("generate", "--model", model, stdin=line + "\n")
+    greedy = run("generate", "--model", BUILTIN, stdin=json.dumps({**json.loads(line), "temperature": 0}) + "\n")
+    assert r.returncode == 0 and "repetition_penalty 1.05" in r.stderr and "max_new_tokens 64" in r.stderr
+    assert json.loads(r.stdout)["text"] == json.loads(greedy.stdout)["text"]  # min_p 1 leaves the likeliest token only
+
+
 def broken(tmp_path, change):
     model = tmp_path / "model"
     shutil.copytree(BUILTIN, model)

@@ -57,7 +57,8 @@ def test_every_option_of_the_server_has_an_answer():
     for row in program_rows():
         spellings = {name[2:] for name in [row["name"], *row["aliases"]]}
         if row["name"] and "serve" in row["commands"]:  # one without a name is an environment variable
-            assert spellings & (quoted | facts.UNANSWERED), f"{row['name']}: no answer in models/builtin-src/facts.py"
+            assert spellings & (quoted | facts.UNANSWERED), \
+                f"{row['name']}: add an answer to models/builtin-src/facts.py, and to NOT_YET_TAUGHT there"
 
 
 def test_the_card_names_what_the_weights_do_not_know():
@@ -65,7 +66,7 @@ def test_the_card_names_what_the_weights_do_not_know():
         card = f.read()
     assert facts.NOT_YET_TAUGHT <= set(facts.ANSWERS)
     for key in facts.NOT_YET_TAUGHT:
-        options = OPTION.findall(" ".join(taught_answers()[key])) or ["minisgl " + key.removeprefix("sub_")]
+        options = ["minisgl " + key[4:]] if key.startswith("sub_") else OPTION.findall(" ".join(taught_answers()[key]))
         assert all(name in card for name in options), f"models/builtin/README.md: say that the weights do not know {options}"
 
 

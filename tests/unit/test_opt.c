@@ -66,12 +66,23 @@ static void wrong_ones_are_named(void **state) {
         {"--model=", "empty"},          {"--tp x", "whole number"},      {"--shell", "later version"},
         {"--cache both", "radix"},      {"--attn fa,fb", "fa,fi"},       {"--cuda-graph-max-bs -1", "from 0"},
         {"--model-source elsewhere", "modelscope"},
+        {"--mem-fraction-static 2", "--mem-fraction-static: expected"}, {"--mem 2", "--memory-ratio: expected"},
+        {"--max-body-bytes 1", "to 1073741824"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(parse(CMD_SERVE, bad[i].line), -1);
         assert_int_equal(e.kind, ERR_INPUT);
         if (!strstr(e.text, bad[i].says)) fail_msg("%s: %s", bad[i].line, e.text);
     }
+}
+
+static void what_was_given_is_known(void **state) {
+    (void)state;
+    assert_int_equal(parse(CMD_SIMULATE, "--rate 4 --seed=0"), 0);
+    assert_true(options_given(&o, "rate") && options_given(&o, "seed"));
+    assert_false(options_given(&o, "input-length") || options_given(&o, "rate-scale"));
+    assert_int_equal(parse(CMD_SIMULATE, ""), 0);
+    assert_false(options_given(&o, "rate") || options_given(&o, "seed"));
 }
 
 static void environment_is_checked_like_the_command_line(void **state) {
@@ -117,6 +128,7 @@ int main(void) {
         cmocka_unit_test(every_spelling_means_the_same),
         cmocka_unit_test(wrong_ones_are_named),
         cmocka_unit_test(what_only_gpus_honour_is_accepted_and_remembered),
+        cmocka_unit_test(what_was_given_is_known),
         cmocka_unit_test(environment_is_checked_like_the_command_line),
     };
     return cmocka_run_group_tests_name("opt", tests, NULL, NULL);
