@@ -41,8 +41,8 @@ static void tell_unused(const struct config *c) {
         log_warning("generation_config.json asks for repetition_penalty %g, which this version does not have",
                     (double)c->gen.repetition_penalty);
     if (c->gen.max_new_tokens > 0)
-        log_info("generation_config.json's max_new_tokens %d is not used: a chat without max_tokens may fill the context",
-                 c->gen.max_new_tokens);
+        log_debug("generation_config.json's max_new_tokens %d is not used: a chat without max_tokens may fill the context",
+                  c->gen.max_new_tokens);
 }
 
 void cli_front_init(struct cli_front *f, struct app *app, const struct options *o) {

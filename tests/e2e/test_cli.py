@@ -52,7 +52,7 @@ def test_wishes_of_the_model(tmp_path):
     line = json.dumps({"prompt": "Which port does the server use?", "max_tokens": 8, "seed": 1})
     r = run("generate", "--model", model, stdin=line + "\n")
     greedy = run("generate", "--model", BUILTIN, stdin=json.dumps({**json.loads(line), "temperature": 0}) + "\n")
-    assert r.returncode == 0 and "repetition_penalty 1.05" in r.stderr and "max_new_tokens 64" in r.stderr
+    assert r.returncode == 0 and "repetition_penalty 1.05" in r.stderr
     assert json.loads(r.stdout)["text"] == json.loads(greedy.stdout)["text"]  # min_p 1 leaves the likeliest token only
 
 
