@@ -83,19 +83,29 @@ static char *find_on_hub(const char *name, unsigned need, bool shape, const stru
 
 char *model_find(const char *name, unsigned need, const struct hub_settings *s, hub_check *check, struct err *e) {
     bool shape = false, builtin = !name || !strcmp(name, "builtin");
+    if (builtin && s->revision) {
+        err_input(e, "--revision %.100s: the built-in model has no revisions; --model names one of a hub", s->revision);
+        return NULL;
+    }
     if (builtin) return find_beside("builtin", HUB_CONFIG, &shape, e);
     if (!*name) {
         err_input(e, "the model's name is empty; give a folder or a name");
         return NULL;
     }
-    if (dir_exists(name)) return mem_strdup(name);
+    bool folder = dir_exists(name);
+    if (folder && s->revision) {
+        err_input(e, "--revision %.100s: %.300s is a folder here, and a folder wins over a model on the hub; leave the one or rename the other",
+                  s->revision, name);
+        return NULL;
+    }
+    if (folder) return mem_strdup(name);
     if (!hub_name_valid(name, s->source)) {
         err_input(e, "there is no folder %.300s, and it is no name of a model on %s (ORG/NAME)", name,
                   s->source == HUB_HUGGINGFACE ? "Hugging Face" : "ModelScope");
         return NULL;
     }
     e->kind = ERR_NONE;
-    char *found = find_beside(name, need, &shape, e);
+    char *found = s->revision ? NULL : find_beside(name, need, &shape, e);
     if (found || e->kind) return found;
     return find_on_hub(name, need, shape, s, check, e);
 }

@@ -12,7 +12,7 @@
 #include <strings.h>
 #include <time.h>
 
-enum { TRIES = 6, TRIES_TO_REACH = 3, FIRST_WAIT_MS = 500, WAIT_MAX_S = 300, CONNECT_S = 10, COMPLAINT_MAX = 1 << 16 };
+enum { TRIES = 6, TRIES_TO_REACH = 3, FIRST_WAIT_MS = 500, WAIT_MAX_S = 300, CONNECT_S = 10, COMPLAINT_MAX = 1 << 16, MOVES_MAX = 5, TELL_MS = 2000 };
 
 /* ---- the client ---- */
 
@@ -33,6 +33,16 @@ static char *token_of_file(const struct hub_settings *s) {
     return text;
 }
 
+/* The host and port of an address, without a user's name and password: it is shown. */
+static const char *host_of(const char *url, size_t *n) {
+    const char *host = strstr(url, "://");
+    if (!host) return NULL;
+    *n = strcspn(host += 3, "/?#");
+    const char *at = memrchr(host, '@', *n);
+    if (at) *n -= (size_t)(at + 1 - host), host = at + 1;
+    return host;
+}
+
 static int set_endpoint(struct hub_client *c, struct err *e) {
     const char *url = c->s->endpoint;
     bool plain = strncasecmp(url, "http://", 7) == 0, tls = strncasecmp(url, "https://", 8) == 0;
@@ -47,9 +57,9 @@ static int set_endpoint(struct hub_client *c, struct err *e) {
         return err_input(e, "the hub's address is longer than a thousand bytes");
     }
     c->endpoint = buf_take(&b, NULL);
-    const char *host = strstr(c->endpoint, "://") + 3, *at = strchr(host, '@');
-    if (at && at < host + strcspn(host, "/")) host = at + 1;
-    c->host = mem_strndup(host, strcspn(host, "/"));
+    size_t n;
+    const char *host = host_of(c->endpoint, &n);
+    c->host = mem_strndup(host, n);
     if (plain && c->token && strncmp(c->host, "127.", 4) && strncmp(c->host, "localhost", 9))
         log_warning("the token goes to %s without encryption, since its address begins with http://", c->host);
     return 0;
@@ -81,6 +91,7 @@ void hub_client_close(struct hub_client *c) {
     free(c->host);
     free(c->token);
     *c = (struct hub_client){0};
+    curl_global_cleanup();
 }
 
 /* ---- headers ---- */
@@ -182,10 +193,9 @@ void hub_answer_finish(CURL *easy, struct hub_answer *a) {
     curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &wait);
     curl_easy_getinfo(easy, CURLINFO_EFFECTIVE_URL, &url);
     a->retry_after = wait > 0 ? (int64_t)wait : 0;
-    const char *host = url ? strstr(url, "://") : NULL;
-    if (!host) return;
-    host += 3;
-    copy(a->host, sizeof a->host, host, strcspn(host, "/?"));
+    size_t n;
+    const char *host = url ? host_of(url, &n) : NULL;
+    if (host) copy(a->host, sizeof a->host, host, n);
 }
 
 /* ---- trouble ---- */
@@ -307,33 +317,45 @@ static void sleep_ms(int64_t ms) {
     nanosleep(&t, NULL);
 }
 
+/* A file that lies elsewhere is described by the redirection itself; a model that was renamed is asked for under its new name. */
+static bool moved_here(const struct hub_client *c, const struct hub_answer *a, CURL *h, char **to) {
+    char *url = NULL;
+    size_t n;
+    curl_easy_getinfo(h, CURLINFO_REDIRECT_URL, &url);
+    const char *host = url && a->status >= 300 && a->status < 400 && !*a->linked_etag ? host_of(url, &n) : NULL;
+    if (!host || n != strlen(c->host) || strncmp(host, c->host, n)) return false;
+    free(*to);
+    *to = mem_strdup(url);
+    return true;
+}
+
 /* One request until it succeeds, or is of no use any more. */
 static int ask(struct hub_client *c, const char *url, const char *what, bool head, struct hub_answer *a, struct buf *out, struct err *e) {
     struct hub_retry r = {0};
-    for (;;) {
-        CURL *h = hub_easy(c, url, a);
+    char *to = NULL;
+    int64_t wait = 0;
+    for (int moves = 0; wait >= 0;) {
+        CURL *h = hub_easy(c, to ? to : url, a);
         buf_reset(out);
         curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, on_text);
         curl_easy_setopt(h, CURLOPT_WRITEDATA, out);
-        if (head) {
-            curl_easy_setopt(h, CURLOPT_NOBODY, 1L);
-            curl_easy_setopt(h, CURLOPT_FOLLOWLOCATION, 0L);
-        }
+        if (head) curl_easy_setopt(h, CURLOPT_NOBODY, 1L);
+        if (head) curl_easy_setopt(h, CURLOPT_FOLLOWLOCATION, 0L);
         CURLcode rc = curl_easy_perform(h);
         hub_answer_finish(h, a);
+        bool moved = head && !rc && moves++ < MOVES_MAX && moved_here(c, a, h, &to), good = !rc && a->status < 400;
         curl_easy_cleanup(h);
-        if (out->over) return err_machine(e, "%s sends more than %zu bytes for %s", a->host, out->max, what);
-        if (!rc && a->status < 400) {
-            c->reached = true;
-            return 0;
-        }
-        int64_t wait = hub_retry_wait(c, &r, rc, a);
+        if (moved) continue;
+        if (good) c->reached = true;
+        if (good || out->over) break;
+        wait = hub_retry_wait(c, &r, rc, a);
         hub_failure(c, rc, a, what, out, e);
-        if (wait < 0) return -1;
-        log_debug("%s", e->text);
-        if (wait >= 2000) log_warning("%s for %s: waiting %.1f s", rc ? curl_easy_strerror(rc) : a->status == 429 ? "too many requests" : "the hub is unwell", what, (double)wait / 1000);
-        sleep_ms(wait);
+        if (wait >= TELL_MS) log_warning("waiting %.1f s: %s", (double)wait / 1000, e->text);
+        if (wait > 0) sleep_ms(wait);
     }
+    free(to);
+    if (out->over) return err_machine(e, "%s sends more than %zu bytes for %s", a->host, out->max, what);
+    return wait < 0 ? -1 : 0;
 }
 
 int hub_get(struct hub_client *c, const char *url, const char *what, size_t max, struct buf *out, struct err *e) {

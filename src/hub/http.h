@@ -30,7 +30,7 @@ struct hub_answer {
     char commit[41];
     char code[64], message[200];    /* X-Error-Code, X-Error-Message */
     int64_t retry_after;            /* seconds; 0: not told */
-    char host[128];                 /* who answered at last */
+    char host[300];                 /* who answered at last */
 };
 
 struct hub_retry {

@@ -114,7 +114,9 @@ static int read_huggingface(struct hub_listing *l, const json_t *root, struct er
 }
 
 static int read_modelscope(struct hub_listing *l, const json_t *root, struct err *e) {
-    const json_t *files = json_object_get(json_object_get(root, "Data"), "Files");
+    const json_t *files = json_object_get(json_object_get(root, "Data"), "Files"), *says = json_object_get(root, "Message");
+    if (json_is_false(json_object_get(root, "Success")))
+        return err_input(e, "the hub refuses: %.200s", json_is_string(says) ? json_string_value(says) : "it does not say why");
     if (!json_is_array(files)) return err_input(e, "the hub's listing has no files (\"Data\".\"Files\"); is this ModelScope?");
     if (room(l, json_array_size(files), e)) return -1;
     for (size_t i = 0; i < json_array_size(files); i++) {

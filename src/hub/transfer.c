@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { TOLD_BYTES = 10 << 20, PIECE = 4 << 20, BODY_MAX = 1 << 16, BAD_SUMS_MAX = 2, PROGRESS_BYTES = 1 << 16, TURN_MS = 100, LOCK_NS = 200000000 };
+enum { TOLD_BYTES = 10 << 20, PIECE = 4 << 20, BODY_MAX = 1 << 16, BAD_SUMS_MAX = 2, PROGRESS_BYTES = 1 << 16, TURN_MS = 100, LOCK_NS = 200000000, TELL_MS = 2000 };
 
 struct run {
     struct hub_client *c;
@@ -282,9 +282,9 @@ static int pause_until(struct run *r, struct transfer *t, int64_t wait) {
     t->state = T_PAUSED;
     t->next = clock_ns() + (uint64_t)wait * 1000000;
     t->row.note = "waiting to try again";
-    if (wait < 2000) return 0;
+    if (wait < TELL_MS) return 0;
     progress_clear(r->p);
-    log_warning("%s: trying again in %.0f s: %s", t->file->name, (double)wait / 1000, r->e->text);
+    log_warning("waiting %.1f s: %s", (double)wait / 1000, r->e->text);
     return 0;
 }
 
