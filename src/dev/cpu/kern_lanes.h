@@ -57,25 +57,32 @@ INLINE void lanes_mac(bool dot, int32_t full, bool half, vf *acc, hf *rest, cons
     for (int32_t v = 0; v < full; v++) {
         vu a = *(const vuu *)(x + (size_t)v * ldx);
         acc[v] = dot ? V_DOT(acc[v], a, w) : V_FMA((vf)a, (vf)w, acc[v]);
+        if (L < 16) V_HIDE(acc[v]); /* in this order: of 16 registers none is left to load ahead into */
     }
     if (half) *rest = half_mac(dot, *rest, *(const hfu *)(const void *)(x + (size_t)full * ldx), w);
 }
 
-/* One dword of every column's weights: `pair` and one more number of k when `both`. */
-INLINE void lanes_dword(enum kind kind, int32_t cols, int32_t full, bool half, vf (*acc)[LANES_VECS], hf *rest, const struct lanes *a,
-                        const char *w, const uint32_t *x, bool both) {
+/* One step of k: `part` of a dword of every column's weights. */
+INLINE void lanes_step(enum kind kind, int32_t part, int32_t cols, int32_t full, bool half, vf (*acc)[LANES_VECS], hf *rest,
+                       const struct lanes *a, const char *w, const uint32_t *x, int32_t bytes) {
     UNROLL
     for (int32_t i = 0; i < cols; i++) {
         uint32_t d = 0;
-        memcpy(&d, w + (size_t)i * a->ldw, both || kind == KIND_F32 ? 4 : 2);
+        memcpy(&d, w + (size_t)i * a->ldw, (size_t)bytes);
         vu s = v_setu(d);
-        if (kind != KIND_BF16) {
-            lanes_mac(kind == KIND_DOT, full, half, acc[i], rest + i, x, a->ldx, s);
-            continue;
-        }
-        lanes_mac(false, full, half, acc[i], rest + i, x, a->ldx, s << 16);
-        if (both) lanes_mac(false, full, half, acc[i], rest + i, x + L, a->ldx, s & v_setu(0xffff0000u));
+        if (kind == KIND_BF16) V_HIDE(s);
+        if (kind == KIND_BF16) s = part ? s & v_setu(0xffff0000u) : s << 16;
+        lanes_mac(kind == KIND_DOT, full, half, acc[i], rest + i, x, a->ldx, s);
     }
+}
+
+/* A dword of every column. The second numbers of pairs load it again: kept, it would cost a register a column. */
+INLINE void lanes_dword(enum kind kind, int32_t cols, int32_t full, bool half, vf (*acc)[LANES_VECS], hf *rest, const struct lanes *a,
+                        const char *w, const uint32_t *x, bool both) {
+    lanes_step(kind, 0, cols, full, half, acc, rest, a, w, x, both || kind == KIND_F32 ? 4 : 2);
+    if (kind != KIND_BF16 || !both) return;
+    __asm__("" : "+r"(w));
+    lanes_step(kind, 1, cols, full, half, acc, rest, a, w, x + L, 4);
 }
 
 INLINE void lanes_tile(enum kind kind, int32_t cols, int32_t full, bool half, const struct lanes *a) {

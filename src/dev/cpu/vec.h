@@ -11,6 +11,13 @@
 #define UNROLL _Pragma("GCC unroll 64")
 #endif
 
+/* A vector whose origin the compiler forgets: it would rather shift a number before it spreads it over the lanes, through a general register. */
+#if defined(__x86_64__)
+#define V_HIDE(v) __asm__ volatile("" : "+v"(v))
+#else
+#define V_HIDE(v) (void)(v)
+#endif
+
 typedef float vf __attribute__((vector_size(L * 4)));
 typedef int32_t vi __attribute__((vector_size(L * 4)));
 typedef uint32_t vu __attribute__((vector_size(L * 4)));
