@@ -9,6 +9,8 @@
  *   integers are 64 bits wide and overflow is an error;
  *   no other template can be loaded (include, import, extends are errors when they are executed);
  *   there is no `self` and no super() (they need template inheritance);
+ *   a list or dict as a key is a syntax error, whether or not it is ever evaluated;
+ *   what Python prints as a memory address (generators, functions, methods) has no text: to print it is an error;
  *   the filters random, urlize and pprint, and lipsum(), are known and refuse to run;
  *   every render has a budget (below), and passing it is an error.
  *

@@ -193,6 +193,13 @@ static struct node *list(struct parser *p) {
     return n;
 }
 
+/* Refused where it is written, also in a branch that never runs: Jinja does the same when it folds the constant, and it
+ * folds some. */
+static void check_key(struct parser *p, const struct node *key) {
+    if (key->t == N_LIST || key->t == N_DICT) SYNTAX("unhashable type: '%s'", key->t == N_LIST ? "list" : "dict");
+    for (size_t i = 0; key->t == N_TUPLE && i < key->list.n; i++) check_key(p, key->list.v[i]);
+}
+
 static struct node *dict(struct parser *p) {
     struct node *n = jp_node(p, N_DICT, next(p)->line);
     nest(p);
@@ -200,6 +207,7 @@ static struct node *dict(struct parser *p) {
         if (n->list.n) expect_op(p, ",");
         if (is_op(p, "}")) break;
         push_child(p, n, &n->list, jp_expression(p, true));
+        check_key(p, n->list.v[n->list.n - 1]);
         expect_op(p, ":");
         push_child(p, n, &n->vals, jp_expression(p, true));
     }

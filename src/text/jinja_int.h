@@ -357,6 +357,7 @@ struct rt {
     uint64_t seed;
     int calls;
     bool autoescape;
+    bool in_message; /* cstr_repr is at work: what has no text of its own is named */
 };
 
 /* jinja_lex.c / jinja_parse.c, jinja_expr.c / jinja_scope.c */

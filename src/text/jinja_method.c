@@ -20,8 +20,9 @@ static struct str *need_str(struct rt *rt, struct val v) {
 
 static struct val plain(struct str *s) { return v_str(s); }
 
-/* What is put into escaped text is escaped first. */
-static struct str *fitting(struct rt *rt, const struct str *into, struct str *s) {
+/* What is put into escaped text is made text, whatever it is, and escaped first; elsewhere it must be text. */
+static struct str *fitting(struct rt *rt, const struct str *into, struct val v) {
+    struct str *s = into->markup ? to_str(rt, v) : need_str(rt, v);
     if (!into->markup || s->markup) return s;
     struct sb b;
     sb_init(&b, &rt->x);
@@ -206,7 +207,7 @@ METHOD(s_removesuffix) {
 }
 
 static struct val justify(struct rt *rt, struct val self, struct val *a, int side) {
-    struct str *fill = a[1].t == V_MISSING ? str_z(&rt->x, " ") : fitting(rt, self.s, need_str(rt, a[1]));
+    struct str *fill = a[1].t == V_MISSING ? str_z(&rt->x, " ") : fitting(rt, self.s, a[1]);
     if (str_chars(fill) != 1) FAIL("The fill character must be exactly one character long");
     return plain(str_justify(&rt->x, self.s, need_int(rt, a[0]), fill, side));
 }
@@ -262,7 +263,7 @@ METHOD(s_expandtabs) {
 METHOD(s_replace) {
     UNUSED;
     int64_t count = a[2].t == V_MISSING ? -1 : need_int(rt, a[2]);
-    return plain(str_replace(&rt->x, self.s, need_str(rt, a[0]), fitting(rt, self.s, need_str(rt, a[1])), count));
+    return plain(str_replace(&rt->x, self.s, need_str(rt, a[0]), fitting(rt, self.s, a[1]), count));
 }
 
 METHOD(s_join) {
@@ -271,7 +272,7 @@ METHOD(s_join) {
     struct iter *it = val_iter(rt, a[0]);
     struct val item;
     while (iter_next(rt, it, &item)) {
-        if (self.s->markup) item = v_str(fitting(rt, self.s, to_str(rt, item)));
+        if (self.s->markup) item = v_str(fitting(rt, self.s, item));
         if (item.t != V_STR) FAIL("sequence item %zu: expected str instance, %s found", v.n, type_name(item));
         vec_add(&rt->x, &v, item);
     }

@@ -446,6 +446,25 @@ static void repr_view(struct rt *rt, struct sb *b, struct view *w) {
     sb_z(b, "])", true);
 }
 
+/* Python's text of these is where they lie in its memory; a prompt with that in it is a mistake. Four are classes. */
+static void repr_address(struct rt *rt, struct sb *b, struct val v) {
+    static const char *const classes[][2] = {{"dict", "dict"},
+                                             {"namespace", "jinja2.utils.Namespace"},
+                                             {"cycler", "jinja2.utils.Cycler"},
+                                             {"joiner", "jinja2.utils.Joiner"}};
+    char text[96];
+    for (size_t i = 0; v.t == V_FUNC && i < sizeof classes / sizeof *classes; i++) {
+        if (strcmp(classes[i][0], global_name(v.func))) continue;
+        snprintf(text, sizeof text, "<class '%s'>", classes[i][1]);
+        sb_z(b, text, true);
+        return;
+    }
+    if (!rt->in_message)
+        jx_fail(&rt->x, JINJA_RUNTIME, "the text of a %s would be a memory address: it is refused", type_name(v));
+    snprintf(text, sizeof text, "<%s object>", type_name(v));
+    sb_z(b, text, true);
+}
+
 static void repr_object(struct rt *rt, struct sb *b, struct val v) {
     char text[96];
     switch (v.t) {
@@ -478,11 +497,7 @@ static void repr_object(struct rt *rt, struct sb *b, struct val v) {
         return;
     }
     case V_VIEW: repr_view(rt, b, v.view); return;
-    case V_FUNC:
-        snprintf(text, sizeof text, "<function %s>", global_name(v.func));
-        sb_z(b, text, true);
-        return;
-    default: snprintf(text, sizeof text, "<%s object>", type_name(v)); sb_z(b, text, true);
+    default: repr_address(rt, b, v);
     }
 }
 
@@ -551,7 +566,9 @@ struct str *to_repr(struct rt *rt, struct val v) {
 
 const char *cstr_repr(struct rt *rt, struct val v) {
     if (v.t == V_STR && v.s->n > 200) v = v_str(str_sub(&rt->x, v.s, 0, str_offset(v.s, 60)));
+    rt->in_message = true;
     struct str *s = to_repr(rt, v);
+    rt->in_message = false;
     size_t n = s->n < 300 ? s->n : 300;
     char *z = jx_alloc(&rt->x, n + 1);
     memcpy(z, s->p, n);
