@@ -1,6 +1,6 @@
 /* plan.c: what the scheduler and the prefix cache cost on the host: microseconds of plan + commit a step, allocations
  * in the step path, a match of a long prompt in a small and in a large tree, memory of a cached token. `make bench &&
- * build/bench/sched/plan`. */
+ * build/bench/sched/plan [SCENE]`. */
 #include "base/clock.h"
 #include "base/mem.h"
 #include "flow/mail.h"
@@ -48,6 +48,7 @@ struct scene {
     const char *name, *policy;
     int32_t n_requests, waiting; /* requests made before the clock runs; how many always wait */
     int32_t n_prompt, n_shared, n_out, max_running, n_pages;
+    int32_t cached; /* requests that the prefix cache has of before */
 };
 
 struct bench {
@@ -58,6 +59,8 @@ struct bench {
     int32_t *tokens;
     int next;
     int live;
+    bool filling;
+    uint64_t clock;
 };
 
 enum { STEPS = 4000, WARM = 3000, MAX_OUT = 512 };
@@ -71,7 +74,7 @@ static void add(struct bench *b) {
                           .prompt = prompt,
                           .n_prompt = b->sc.n_prompt,
                           .outbox = &b->box,
-                          .max_tokens = 1 + b->sc.n_out / 2 + (int32_t)rng((uint32_t)b->sc.n_out),
+                          .max_tokens = b->filling ? 1 : 1 + b->sc.n_out / 2 + (int32_t)rng((uint32_t)b->sc.n_out),
                           .out_tokens = prompt + b->sc.n_prompt};
     r->sampling.n_logprobs = -1;
     sched_add(b->s, r);
@@ -83,6 +86,26 @@ static void take_news(struct bench *b) {
     int n;
     while ((n = outbox_take(&b->box, list, 256, false)) > 0)
         for (int i = 0; i < n; i++) b->live -= list[i].finish != FINISH_NONE;
+}
+
+static void answer(const struct batch *batch, struct result *res) {
+    for (int32_t i = 0; i < batch->n_rows; i++)
+        res->rows[i].n_tokens = 1, res->rows[i].tokens[0] = (int32_t)rng(1 << 30);
+}
+
+/* Requests of one token each, so that the cache has their prompts. */
+static void fill_cache(struct bench *b, struct batch *batch, struct result *res) {
+    b->filling = true;
+    for (int32_t made = 0; made < b->sc.cached || b->live;) {
+        while (made < b->sc.cached && b->live < 64) add(b), made++;
+        if (sched_plan(b->s, batch, b->clock += 1000)) {
+            answer(batch, res);
+            sched_commit(b->s, batch, res, b->clock += 20000000);
+        }
+        sched_flush(b->s);
+        take_news(b);
+    }
+    b->filling = false;
 }
 
 static void play(const struct scene *sc) {
@@ -97,7 +120,7 @@ static void play(const struct scene *sc) {
                            .target_itl = 50000000,
                            .radix = true,
                            .stats = &stats};
-    struct bench b = {.sc = *sc, .s = sched_new(&a)};
+    struct bench b = {.sc = *sc, .s = sched_new(&a), .clock = 1};
     struct batch_limits lim = sched_limits(&a);
     struct batch *batch = batch_init(mem_aligned(64, batch_size(&lim)), &lim);
     struct result res = {.rows = mem_zalloc((size_t)lim.max_seqs, sizeof *res.rows)};
@@ -105,17 +128,17 @@ static void play(const struct scene *sc) {
     b.tokens = mem_array((size_t)sc->n_requests * (size_t)(sc->n_prompt + MAX_OUT), sizeof *b.tokens);
     if (outbox_init(&b.box)) return;
     static uint64_t ns[STEPS];
-    uint64_t clock = 1, flush = 0, running = 0, tokens = 0;
+    uint64_t flush = 0, running = 0, tokens = 0;
+    fill_cache(&b, batch, &res);
     for (int step = -WARM; step < STEPS; step++) {
         while (b.live < sc->waiting + (int)stats.running) add(&b);
         counting = step >= 0;
         uint64_t t0 = clock_ns();
-        bool planned = sched_plan(b.s, batch, clock += 1000);
+        bool planned = sched_plan(b.s, batch, b.clock += 1000);
         uint64_t t1 = clock_ns();
-        for (int32_t i = 0; i < batch->n_rows; i++)
-            res.rows[i].n_tokens = 1, res.rows[i].tokens[0] = (int32_t)rng(1 << 30);
+        answer(batch, &res);
         uint64_t t2 = clock_ns();
-        if (planned) sched_commit(b.s, batch, &res, clock += 20000000);
+        if (planned) sched_commit(b.s, batch, &res, b.clock += 20000000);
         uint64_t t3 = clock_ns();
         sched_flush(b.s);
         uint64_t t4 = clock_ns();
@@ -185,17 +208,24 @@ static void match(int n) {
     free(longs);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     static const struct scene scenes[] = {
-        {"256 running, new ones all the time", "fcfs", 1000, 64, 512, 128, 200, 256, 40000},
-        {"the same, lpm", "lpm", 1000, 64, 512, 128, 200, 256, 40000},
-        {"256 running, cache full", "fcfs", 1000, 64, 512, 128, 200, 256, 13000},
-        {"pool full, 500 x 8,192 waiting", "fcfs", 1000, 500, 8192, 4096, 200, 512, 60000},
-        {"the same, lpm", "lpm", 1000, 500, 8192, 4096, 200, 512, 60000},
-        {"the same, classic", "classic", 1000, 500, 8192, 4096, 200, 512, 60000},
+        {"256 running, new ones all the time", "fcfs", 1000, 64, 512, 128, 200, 256, 40000, 0},
+        {"the same, lpm", "lpm", 1000, 64, 512, 128, 200, 256, 40000, 0},
+        {"256 running, cache full", "fcfs", 1000, 64, 512, 128, 200, 256, 13000, 0},
+        {"the same, 100,000 requests in it", "fcfs", 1000, 64, 512, 128, 200, 256, 2411000, 100000},
+        {"the same, lpm", "lpm", 1000, 64, 512, 128, 200, 256, 2411000, 100000},
+        {"pool full, 500 x 8,192 waiting", "fcfs", 1000, 500, 8192, 4096, 200, 512, 60000, 0},
+        {"the same, lpm", "lpm", 1000, 500, 8192, 4096, 200, 512, 60000, 0},
+        {"the same, classic", "classic", 1000, 500, 8192, 4096, 200, 512, 60000, 0},
     };
     printf("%-34s %7s %7s %7s %7s %8s %8s %6s\n", "plan + commit, us a step", "median", "P99", "max", "flush",
            "running", "tokens", "allocs");
+    if (argc > 1) { /* one scene, for profiles */
+        size_t i = (size_t)atoi(argv[1]);
+        if (i < sizeof scenes / sizeof *scenes) play(&scenes[i]);
+        return 0;
+    }
     for (size_t i = 0; i < sizeof scenes / sizeof *scenes; i++) play(&scenes[i]);
     match(0);
     match(1000);

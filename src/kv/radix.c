@@ -411,7 +411,6 @@ int32_t radix_evict(struct radix *r, int32_t n) {
         heap_drop(r, x);
         detach(r, x); /* finds x by its label: before it is gone */
         trim(r, x, take);
-        if (parent->used < x->used) parent->used = x->used; /* a use of the child was one of the parent */
         node_free(r, x);
         heap_settle(r, parent);
         if (is_salted(r, parent)) drop_empty_root(r, parent);

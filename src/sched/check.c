@@ -39,7 +39,7 @@ static void check_begun(const struct sched *s) {
 static void check_sums(const struct sched *s) {
     int64_t whole = 0, rows = 0;
     for (const struct seq *q = s->running.first; q; q = q->next) {
-        whole += pages_for(s, q->req ? q->req->n_prompt + q->req->max_tokens : q->n_whole * s->a.page_size);
+        whole += pages_for(s, q->req ? q->req->n_prompt + q->max_out : q->n_whole * s->a.page_size);
         rows += q->n_pages;
     }
     if (whole != s->pages_whole || rows != s->pages_rows)

@@ -1,13 +1,14 @@
 /* plan.c: one step: decodes, then chunks of prompts that were begun, then newly admitted ones. Scheduler thread.
  * Pressure is no error here: no page means evict, wait, or put back the youngest. */
+#include "base/err.h"
 #include "sched/seq.h"
 
 #include <math.h>
 #include <string.h>
 
-/* A step's length (step_ns): at least so many times that of its decodes; what a prompt's wait counts against a
- * stream's, in target_itl (bench/results has the trials). */
-static const double LEAST_STEP = 2, PROMPT_WEIGHT = 8;
+/* A step's length (step_ns): its share of target_itl at most, since forecasts err; at least so many times that of its
+ * decodes; what a prompt's wait counts against a stream's, in target_itl (bench/results has the trials). */
+static const double AIM = 0.97, LEAST_STEP = 2, PROMPT_WEIGHT = 8;
 /* Prompt tokens that are worth another piece in a step. */
 enum { PIECE = 64 };
 
@@ -63,7 +64,7 @@ static void add_entry(struct sched *s, struct seq *q, int32_t n_tokens, struct b
 static bool stays(const struct seq *q) { return q->finish == FINISH_NONE && !q->retract; }
 
 static bool wants_decode(const struct seq *q) {
-    return stays(q) && q->n_done >= q->n_given && q->n_out + q->n_sampling < q->req->max_tokens;
+    return stays(q) && q->n_done >= q->n_given && q->n_out + q->n_sampling < q->max_out;
 }
 
 static void plan_decode(struct sched *s, struct seq *q, struct batch *b) {
@@ -87,7 +88,7 @@ static void plan_decodes(struct sched *s, struct batch *b) {
  * more prompt tokens: the m prompts to be computed gain by it, and the k running streams lose. m * fixed / t + k / c * t
  * is least at the square root of c * fixed * m / k. */
 static double step_ns(const struct sched *s, double decodes) {
-    double target = (double)s->a.target_itl, m = s->waiting.n + s->n_begun, k = s->shape.n_decodes;
+    double target = AIM * (double)s->a.target_itl, m = s->waiting.n + s->n_begun, k = s->shape.n_decodes;
     if (decodes <= 0) return target;
     double t = sqrt(PROMPT_WEIGHT * target * s->pace.of[PACE_FIXED] * m / k);
     return fmin(target, fmax(t, LEAST_STEP * decodes));
@@ -123,9 +124,9 @@ static bool has_room(const struct sched *s) {
 
 static void plan_chunk(struct sched *s, struct seq *q, struct batch *b) {
     int32_t pos = q->n_done, n = chunk_room(s, pos, q->n_given - pos);
-    int32_t page_room = (q->n_pages + share_available(s)) * s->a.page_size - pos;
-    if (n > page_room) n = page_room;
-    q->tried = s->step + 1;
+    int64_t page_room = ((int64_t)q->n_pages + share_available(s)) * s->a.page_size - pos;
+    if (n > page_room) n = (int32_t)page_room;
+    q->tried = s->n_plans;
     if (n <= 0 || !take_pages(s, q, pos + n, b)) return;
     add_entry(s, q, n, b);
     s->room_tokens -= n;
@@ -142,7 +143,7 @@ static void admit(struct sched *s, struct seq *q, struct batch *b) {
     q->slot = s->free_slots[--s->n_free_slots];
     s->by_slot[q->slot] = q;
     s->begun[s->n_begun++] = q;
-    q->n_whole = pages_for(s, q->req->n_prompt + q->req->max_tokens);
+    q->n_whole = pages_for(s, q->req->n_prompt + q->max_out);
     s->pages_whole += q->n_whole;
     seq_list_add(&s->running, q, false);
     batch_slots(b)[b->n_slots++] = (struct batch_slot){.slot = q->slot, .sampling = q->req->sampling};
@@ -211,7 +212,9 @@ static void note_flight(struct sched *s, const struct batch *b) {
 }
 
 bool sched_plan(struct sched *s, struct batch *b, uint64_t now) {
+    if (s->n_flight == 2) BUG("a third step is planned before the first is committed");
     s->now = now;
+    s->n_plans++;
     batch_reset(b, s->step + 1);
     drop_cancelled(s);
     s->retracted = s->outlook.known = false;

@@ -19,7 +19,7 @@
 
 /* Waiting requests that are looked at: to rank them, and for one that fits. */
 enum { RANK = 64, LOOK_AT = 16, PASSED_MOST = SCHED_PASSED_MOST };
-/* Every so many steps the oldest prompt that was begun goes first. */
+/* Every so many plans the oldest prompt that was begun goes first. */
 enum { TURN = 4 };
 static const double SPREADS = 2;
 
@@ -99,7 +99,7 @@ static void make_outlook(struct sched *s) {
         if (to_come < 0) to_come = 0;
         double own = r->n_pages - r->n_shared + to_come;
         held -= r->n_pages - r->n_shared;
-        struct outlook_group *g = &o->group[b][n_horizons(r->req->max_tokens - r->n_out)];
+        struct outlook_group *g = &o->group[b][n_horizons(r->max_out - r->n_out)];
         g->n++;
         g->own += own;
         g->own2 += own * own;
@@ -113,7 +113,7 @@ static void make_outlook(struct sched *s) {
 
 /* Even when every answer gets as long as it may. */
 static bool fits_whole(const struct sched *s, const struct seq *q) {
-    int64_t need = pages_for(s, q->req->n_prompt + q->req->max_tokens) - q->peek.n_pages + q->peek.n_unheld;
+    int64_t need = pages_for(s, q->req->n_prompt + q->max_out) - q->peek.n_pages + q->peek.n_unheld;
     return s->pages_whole - s->pages_rows + need <= share_available(s);
 }
 
@@ -123,7 +123,7 @@ static bool fits_expected(struct sched *s, const struct seq *q) {
     const float *odds = alive(s, length_bucket(q->n_out));
     double own = pages_for(s, q->n_given + 1) - q->peek.n_pages, room = s->a.n_pages - 1;
     room = room * (100 - s->a.margin_percent) / 100 - q->peek.n_unheld;
-    int n = n_horizons(q->req->max_tokens - q->n_out);
+    int n = n_horizons(q->max_out - q->n_out);
     for (int h = 0; h < HORIZONS; h++) {
         double p = h < n ? odds[h] : 0, mine = own + growth(s, h);
         double left = room - o->mean[h] - p * mine, var = o->var[h] + p * (1 - p) * mine * mine;
@@ -136,7 +136,7 @@ void policy_admitted(struct sched *s, const struct seq *q) {
     struct outlook *o = &s->outlook;
     if (!o->known) return;
     double own = pages_for(s, q->n_given + 1) - q->peek.n_pages;
-    int n = n_horizons(q->req->max_tokens - q->n_out);
+    int n = n_horizons(q->max_out - q->n_out);
     const float *odds = alive(s, length_bucket(q->n_out));
     for (int h = 0; h < HORIZONS; h++) {
         double p = h < n ? odds[h] : 0, mine = own + growth(s, h);
@@ -171,7 +171,7 @@ static double waiting_rest(const struct sched *s, const struct seq *q) {
 
 /* Prompts that were begun go on, and are overtaken, by cost; in every TURN-th step in the order they were begun. */
 static bool by_cost_now(const struct sched *s) {
-    return policy_of(s)->rank == BY_COST && s->step % TURN;
+    return policy_of(s)->rank == BY_COST && s->n_plans % TURN;
 }
 
 /* The best of the first RANK, unless somebody waited long enough. */
@@ -212,7 +212,7 @@ struct seq *policy_begun(struct sched *s) {
     double least = INFINITY;
     for (int32_t i = 0; i < s->n_begun; i++) {
         struct seq *q = s->begun[i];
-        if (q->finish != FINISH_NONE || q->retract || q->tried == s->step + 1) continue;
+        if (q->finish != FINISH_NONE || q->retract || q->tried == s->n_plans) continue;
         if (!by_cost_now(s)) return q;
         double key = rest(s, q, q->n_done);
         if (key < least) least = key, best = q;

@@ -131,6 +131,7 @@ void sched_add(struct sched *s, struct request *r) {
     struct seq *q = seq_new(s);
     q->req = r;
     q->n_given = r->n_prompt;
+    q->max_out = r->max_tokens;
     if (r->deadline && r->deadline < s->next_deadline) s->next_deadline = r->deadline;
     seq_list_add(&s->waiting, q, false);
 }
@@ -242,7 +243,7 @@ static void take_token(struct sched *s, struct seq *q, const struct result_row *
     s->n_generated++;
     if (is_stop(r, id))
         seq_finish(s, q, FINISH_STOP);
-    else if (q->n_out >= r->max_tokens)
+    else if (q->n_out >= q->max_out)
         seq_finish(s, q, FINISH_LENGTH);
     else
         seq_settle(s, q);

@@ -9,35 +9,35 @@
 
 enum seq_state { SEQ_WAITING, SEQ_RUNNING };
 
-struct seq {
-    struct request *req; /* NULL once its finish was published: it belongs to the front end again */
-    enum seq_state state;
+struct seq { /* what each step looks at comes first: two cache lines */
     struct seq *prev, *next; /* in the waiting queue, or in the running list (oldest admission first) */
+    struct request *req;     /* NULL once its finish was published: it belongs to the front end again */
     int32_t slot;            /* while running */
-    int32_t n_given;    /* tokens the host feeds: the prompt, and after a retraction what was generated before it */
-    int32_t n_done;     /* positions whose keys and values are computed or planned */
-    int32_t n_out;      /* generated tokens known; published by sched_flush */
-    int32_t n_sampling; /* samples planned and not committed */
-    int32_t in_flight;  /* planned and not committed steps that hold this sequence */
-    int32_t n_kv;       /* positions whose keys and values a committed step computed */
-    int32_t n_pages;    /* of the slot's row of pages */
-    int32_t n_shared;   /* of them, the first ones, the prefix cache's; the rest is the sequence's own */
-    int32_t n_whole;    /* pages of the prompt and the longest answer; while running */
-    int32_t dirty_from; /* the device does not know the row from here on */
-    int32_t n_cached;   /* prompt tokens that the prefix cache had at admission */
-    uint64_t admitted;  /* when it left the queue for the first time; 0: not yet */
-    int32_t passed;     /* times that a younger request was admitted before this one */
-    uint64_t tried;     /* the step in which its prompt had its turn */
-    struct {            /* while waiting: what the cache had of it when it was last asked */
-        int32_t n_pages, n_unheld;
-        uint64_t version; /* of the cache, and 1; 0: never asked */
-    } peek;
-    struct radix_node *root,
-        *node;          /* while running, with a cache: the salt's root; the locked end of the shared part */
+    int32_t n_given;         /* tokens the host feeds: the prompt, and after a retraction what was generated before it */
+    int32_t n_done;          /* positions whose keys and values are computed or planned */
+    int32_t n_out;           /* generated tokens known; published by sched_flush */
+    int32_t max_out;         /* tokens it may generate: the request's max_tokens */
+    int32_t n_sampling;      /* samples planned and not committed */
+    int32_t in_flight;       /* planned and not committed steps that hold this sequence */
+    int32_t n_kv;            /* positions whose keys and values a committed step computed */
+    int32_t n_pages;         /* of the slot's row of pages */
+    int32_t n_shared;        /* of them, the first ones, the prefix cache's; the rest is the sequence's own */
+    int32_t dirty_from;      /* the device does not know the row from here on */
+    int32_t n_whole;         /* pages of the prompt and the longest answer; while running */
+    enum seq_state state;
     enum finish finish; /* not FINISH_NONE: leaving */
     bool retract;       /* to be put back once in no step */
     bool news;          /* in the list for sched_flush */
     struct seq *next_news;
+    int32_t n_cached; /* prompt tokens that the prefix cache had at admission */
+    int32_t passed;   /* times that a younger request was admitted before this one */
+    uint64_t tried;   /* the plan in which its prompt had its turn */
+    struct {          /* while waiting: what the cache had of it when it was last asked */
+        int32_t n_pages, n_unheld;
+        uint64_t version; /* of the cache, and 1; 0: never asked */
+    } peek;
+    struct radix_node *root, *node; /* while running, with a cache: the salt's root; the locked end of the shared part */
+    uint64_t admitted;              /* when it left the queue for the first time; 0: not yet */
 };
 
 struct seq_list {
@@ -83,7 +83,7 @@ struct sched {
     int32_t *pages; /* [max_running][row_pages] */
     int32_t row_pages;
     uint64_t n_generated; /* since the last sched_gauges */
-    uint64_t step, now, last_commit, next_deadline;
+    uint64_t step, n_plans, now, last_commit, next_deadline;
     struct flight flight[2];
     int n_flight;
     struct lengths lengths;

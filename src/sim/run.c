@@ -9,6 +9,7 @@
 #include <string.h>
 
 enum { STOP_TOKEN = 0, SECOND = 1000000000 };
+static const double LASTS_MOST = 1e9; /* seconds: the clock counts ns in 64 bits */
 
 /* A request between its arrival and its last token. */
 struct job {
@@ -265,6 +266,10 @@ int sim_run(const struct sim_args *a, struct sim_report *out, struct err *e) {
     struct sched_args args = a->sched;
     args.stats = &s.stats;
     *out = (struct sim_report){0};
+    double last = a->trace->req[a->trace->n - 1].at;
+    if (last > LASTS_MOST)
+        return err_input(e, "at this load the last request comes after %g seconds, of at most %g; is the time stamp's unit right?",
+                         last, LASTS_MOST);
     if (outbox_init(&s.box)) return err_machine(e, "no event descriptor can be had; raise the limit of open files");
     struct batch_limits lim = sched_limits(&args);
     for (int i = 0; i < 2; i++) s.batch[i] = batch_init(mem_aligned(64, batch_size(&lim)), &lim);

@@ -48,7 +48,7 @@ struct sim_report {
     int32_t n_moments;
 };
 
-/* Runs to the end. -1 only for a machine without event descriptors. */
+/* Runs to the end. -1 for a trace that lasts longer than 1e9 s, or a machine without event descriptors. */
 int sim_run(const struct sim_args *a, struct sim_report *out, struct err *e);
 
 #endif

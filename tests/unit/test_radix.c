@@ -266,11 +266,22 @@ static void least_recently_used_first(void **state) {
             int j = rng(i + 1), x = order[i];
             order[i] = order[j], order[j] = x;
         }
-        for (int i = 0; i < 3 * N; i++) {
-            int32_t hit[LEN];
-            assert_int_equal(radix_match(r, radix_root(r, NULL), seq[order[i]], LEN, hit).n_pages, LEN);
+        struct radix_node *held[3 * N] = {0};
+        for (int i = 0; i < 4 * N; i++) { /* some are held for a while: letting go is a use, too */
+            if (i < 3 * N) {
+                int32_t hit[LEN];
+                struct radix_hit h = radix_match(r, radix_root(r, NULL), seq[order[i]], LEN, hit);
+                assert_int_equal(h.n_pages, LEN);
+                now++;
+                for (int k = 0; k < LEN; k++) used[hit[k]] = now;
+                if (rng(3) == 0) radix_lock(r, held[i] = h.node);
+            }
+            int let = i < N ? rng(3 * N) : i - N;
+            if (!held[let]) continue;
+            radix_unlock(r, held[let]);
+            held[let] = NULL;
             now++;
-            for (int k = 0; k < LEN; k++) used[hit[k]] = now;
+            for (int k = 0; k < LEN; k++) used[row[order[let]][k]] = now;
         }
         for (int32_t left = radix_pages(r); left > 0; left--) {
             int32_t want = 0;
