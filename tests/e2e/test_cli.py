@@ -149,7 +149,7 @@ def test_log_formats():
     lines = [json.loads(line) for line in r.stderr.splitlines()]
     assert r.returncode == 0 and lines and all(set(x) == {"time", "level", "message"} for x in lines)
     r = run("generate", "hi", "--log-format", "json", "--model", "/nonexistent")
-    (line,) = r.stderr.splitlines()
+    line = r.stderr.splitlines()[-1]
     assert r.returncode == 2 and json.loads(line)["level"] == "ERROR" and "/nonexistent" in json.loads(line)["message"]
     r = run("generate", "hi", "--log-prefix", "time,rank")
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO: ", line) for line in r.stderr.splitlines())
