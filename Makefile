@@ -18,7 +18,7 @@ SAN_thread := -fsanitize=thread
 # Instrumented code makes gcc see uninitialized variables that are none.
 SAN := $(SAN_$(SANITIZER)) $(if $(SANITIZER),-Wno-error)
 
-SRC := $(filter-out src/dev/cuda/%,$(sort $(shell find src -name '*.c')))
+SRC := $(filter-out src/dev/cuda/% src/comm/mpi_plugin.c,$(sort $(shell find src -name '*.c')))
 # Instruction-set files are for x86-64 only; dispatch.c knows what was compiled in.
 MACHINE := $(shell $(CC) -dumpmachine)
 ifeq ($(filter x86_64%,$(MACHINE)),)
@@ -32,6 +32,10 @@ OBJ := $(SRC:src/%.c=$(B)/obj/%.o)
 # Program and CUDA backend must agree on these; the id is how they know.
 BUILD_ID := $(shell cat src/dev/dev.h src/flow/batch.h src/flow/result.h src/flow/sampling.h src/base/err.h | sha256sum | cut -c1-12)
 $(B)/obj/dev/cpu/cpu.o: ISA := -DMINISGL_BUILD_ID='"$(BUILD_ID)"'
+# The same for the MPI plug-in, which is built where MPI's compiler wrapper is found.
+MPI_ID := $(shell cat src/comm/mpi.h src/base/err.h | sha256sum | cut -c1-12)
+$(B)/obj/comm/mpi.o: ISA := -DMINISGL_BUILD_ID='"$(MPI_ID)"'
+MPICC := $(if $(filter fuzzlib,$(VARIANT)),,$(shell command -v mpicc))
 LIBOBJ := $(filter-out $(B)/obj/main.o,$(OBJ))
 UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -39,7 +43,7 @@ REPLAY := $(FUZZ:$(B)/fuzz/%=$(B)/replay/%)
 BENCH := $(patsubst bench/%.c,$(B)/bench/%,$(wildcard bench/ops/*.c bench/text/*.c bench/sched/*.c))
 
 .PHONY: all help test unit unit-build bench fuzz replay replay-build asan tsan ubsan cuda install clean deps-check
-all: $(B)/minisgl
+all: $(B)/minisgl $(if $(MPICC),$(B)/minisgl_mpi.so)
 
 help:
 	@echo 'make            build/minisgl'
@@ -71,6 +75,11 @@ $(B)/minisgl: $(B)/obj/main.o $(B)/libminisgl.a
 $(B)/minisgl-faults: src/opt.c $(B)/obj/main.o $(B)/libminisgl.a
 	$(CC) $(BASE_CFLAGS) $(CFLAGS) $(SAN) -DMINISGL_FAULTS $^ $(LDLIBS) -o $@
 
+$(B)/minisgl_mpi.so: src/comm/mpi_plugin.c src/comm/mpi.h src/base/err.h Makefile
+	@mkdir -p $(@D)
+	$(CC) $(BASE_CFLAGS) $(CFLAGS) -fPIC -shared -DMINISGL_BUILD_ID='"$(MPI_ID)"' $< \
+		$(patsubst -I%,-isystem %,$(shell $(MPICC) --showme:compile)) $(shell $(MPICC) --showme:link) -o $@
+
 $(B)/unit/%: tests/unit/%.c $(B)/libminisgl.a
 	@mkdir -p $(@D)
 	$(CC) $(BASE_CFLAGS) $(CFLAGS) $(SAN) -Itests/unit -MMD -MP $< $(B)/libminisgl.a $(LDLIBS) -lcmocka -o $@
@@ -82,7 +91,7 @@ $(B)/bench/%: bench/%.c $(B)/libminisgl.a
 bench: $(BENCH)
 
 unit-build: $(UNIT)
-unit: $(UNIT)
+unit: $(UNIT) $(if $(MPICC),$(B)/minisgl_mpi.so)
 	@tests/run-unit $(UNIT)
 
 test: all
@@ -125,8 +134,8 @@ cuda: all
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/minisgl
 	install -m 755 $(B)/minisgl $(DESTDIR)$(PREFIX)/bin/minisgl
-	if [ -e build/minisgl_cuda.so ]; then install -d $(DESTDIR)$(PREFIX)/lib/minisgl && \
-		install -m 755 build/minisgl_cuda.so $(DESTDIR)$(PREFIX)/lib/minisgl/; fi
+	for so in $(wildcard build/minisgl_cuda.so build/minisgl_mpi.so); do install -d $(DESTDIR)$(PREFIX)/lib/minisgl && \
+		install -m 755 $$so $(DESTDIR)$(PREFIX)/lib/minisgl/; done
 	cp -r models $(DESTDIR)$(PREFIX)/share/minisgl/
 
 clean:

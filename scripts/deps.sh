@@ -33,7 +33,7 @@ need_packages() {
 }
 
 build_packages=(gcc make libc6-dev ca-certificates libcurl4-openssl-dev libevent-dev libssl-dev libjansson-dev libyajl-dev libpcre2-dev libutf8proc-dev)
-test_packages=(libcmocka-dev python3 python3-venv xz-utils curl)
+test_packages=(libcmocka-dev python3 python3-venv xz-utils curl libopenmpi-dev openmpi-bin)
 
 # Build quietly; show everything when it fails.
 build() {
