@@ -379,7 +379,7 @@ static void steps_keep_the_target(void **state) {
             }
         }
         assert_true(mixed > 60);
-        assert_true(longest <= 22 * MS);
+        assert_true(longest <= 23 * MS);
         assert_true(longest > 10 * MS);
         close_stage(g);
     }
