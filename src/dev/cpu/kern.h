@@ -28,12 +28,11 @@ typedef uint16_t vhu __attribute__((vector_size(L * 2), aligned(2), may_alias));
 
 enum {
     W = NR * L,           /* columns of a panel */
-    STRIP = 64,           /* columns of a piece */
+    STRIP = L == 16 ? 64 : 48, /* columns of a piece: whole panels, and whole tiles of DIRECT_COLS and of kern_lanes.h */
     AHEAD_MAX = DOT ? 128 : 64, /* bytes that a step of a register tile prefetches: half of the weights' bytes, in whole lines */
     PANEL_BYTES = 16384,  /* half of a small first-level cache */
     DIRECT_COLS = L == 4 ? 8 : 16, /* rows of weights that `direct` reads side by side */
-    DIRECT_ROWS = 4,      /* `direct` takes so many rows of x; above, packing pays */
-    FEW = L == 16 ? 4 : 2, /* and with so many it is faster than turning x */
+    DIRECT_ROWS = 4, /* `direct` takes so many rows of x; above, turning x or packing pays */
     LEVELS = 4,           /* partial sums of the tree of 8 slices that are alive at once */
 };
 
@@ -273,10 +272,10 @@ static void linear(const struct lin_job *j, int32_t piece, void *scratch) {
     enum kind kind = kind_of(j->w[p.view].dtype);
     int32_t rows = p.row1 - p.row0;
     float *acc = (float *)(void *)((char *)scratch + PANEL_BYTES);
-    if (rows > FEW && lanes_take(j, &p, kind))
-        lanes(j, &p, kind, acc);
-    else if (rows <= DIRECT_ROWS)
+    if (rows <= DIRECT_ROWS)
         direct(j, &p, kind, acc);
+    else if (lanes_take(j, &p, kind))
+        lanes(j, &p, kind, acc);
     else
         packed(j, &p, kind, scratch, acc);
 }
@@ -298,7 +297,7 @@ const struct cpu_ops ISA_TABLE = {
     .lin_scratch = lin_scratch,
     .lin_round = lin_round,
     .lanes = L,
-    .few = FEW,
+    .few = DIRECT_ROWS,
     .lin_turn = lin_turn,
     .linear = linear,
     .att_scratch = att_scratch,

@@ -12,8 +12,12 @@ enum {
     LANES_SCRATCH = ((STRIP + LANES_MOST) + LEVELS * LANES_MOST) * LANES_ROWS * 4,
 };
 
-/* Enough chains to hide the latency of a multiply-add, few enough to stay in registers; 64 columns are nearly whole tiles of each. */
-INLINE int32_t lanes_cols(int32_t halves) { return halves <= (L == 16 ? 1 : 2) ? 11 : L == 16 ? 8 : 6; }
+/* Enough chains to hide the latency of a multiply-add, few enough to stay in registers. Half a vector has time for more, unless
+ * rows of weights lie so that their lines compete for one set of the first-level cache. */
+INLINE int32_t lanes_cols(int32_t halves, size_t stride) {
+    if (L == 16) return halves == 1 && stride % 4096 ? 11 : 8;
+    return halves <= 2 ? 8 : 6;
+}
 
 /* xt[step][L]: up to L rows of x, dwords; missing ones repeat the first. */
 static void lin_turn(uint32_t *xt, const void *x, size_t ldx, int32_t rows, int32_t steps) {
@@ -119,12 +123,19 @@ INLINE void lanes_tile(enum kind kind, int32_t cols, int32_t full, bool half, co
 /* `halves` counts half vectors. */
 #define PAIRS (DOT ? KIND_DOT : KIND_BF16)
 #define LANES_CASE(kind, halves)                                                                                       \
-    case halves: lanes_tile(kind, lanes_cols(halves), halves / 2, halves % 2, a); return;
+    case halves: lanes_tile(kind, lanes_cols(halves, 4096), halves / 2, halves % 2, a); return;
+#define LANES_NARROW(kind)                                                                                             \
+    case 1:                                                                                                            \
+        if (lanes_cols(1, a->ldw) == LANES_MOST)                                                                       \
+            lanes_tile(kind, LANES_MOST, 0, true, a);                                                                  \
+        else                                                                                                           \
+            lanes_tile(kind, lanes_cols(1, 4096), 0, true, a);                                                         \
+        return;
 
 static void lanes_f32(int32_t halves, const struct lanes *a) {
     switch (halves) {
 #if HALVES
-        LANES_CASE(KIND_F32, 1) LANES_CASE(KIND_F32, 3) LANES_CASE(KIND_F32, 5)
+        LANES_NARROW(KIND_F32) LANES_CASE(KIND_F32, 3) LANES_CASE(KIND_F32, 5)
 #endif
         LANES_CASE(KIND_F32, 2) LANES_CASE(KIND_F32, 4)
 #if L == 16
@@ -136,7 +147,7 @@ static void lanes_f32(int32_t halves, const struct lanes *a) {
 static void lanes_bf16(int32_t halves, const struct lanes *a) {
     switch (halves) {
 #if HALVES
-        LANES_CASE(PAIRS, 1) LANES_CASE(PAIRS, 3) LANES_CASE(PAIRS, 5)
+        LANES_NARROW(PAIRS) LANES_CASE(PAIRS, 3) LANES_CASE(PAIRS, 5)
 #endif
         LANES_CASE(PAIRS, 2) LANES_CASE(PAIRS, 4)
 #if L == 16
@@ -165,8 +176,9 @@ static void lanes_finish(const struct lin_job *j, const struct lin_piece *p, con
 /* Rows row0 .. row0 + rows - 1 of a piece, LANES_ROWS at most. */
 static void lanes_rows(const struct lin_job *j, const struct lin_piece *p, enum kind kind, float *scratch, int32_t row0, int32_t rows) {
     const struct view *w = &j->w[p->view];
-    int32_t vecs = (rows + L - 1) / L, halves = 2 * vecs - (HALVES && (rows - 1) % L < L / 2), cols = lanes_cols(halves);
-    size_t level = (size_t)(cols * vecs * L), size = dtype_size(w->dtype), stride = (size_t)w->ld * size;
+    size_t size = dtype_size(w->dtype), stride = (size_t)w->ld * size;
+    int32_t vecs = (rows + L - 1) / L, halves = 2 * vecs - (HALVES && (rows - 1) % L < L / 2), cols = lanes_cols(halves, stride);
+    size_t level = (size_t)(cols * vecs * L);
     int32_t n_k = j->k / j->k_slices, per = kind == KIND_DOT ? (n_k + 1) / 2 : n_k; /* steps of a slice */
     float *acc = scratch, *out = scratch + LEVELS * level;
     struct lanes a = {.ldw = stride, .ldx = (size_t)per * (size_t)(j->k_slices * L), .n_k = n_k};
