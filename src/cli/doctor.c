@@ -1,20 +1,15 @@
 /* doctor.c: `minisgl doctor`: what this machine has and what of a model fits on it. The main thread. It loads no
- * weights, downloads nothing and starts nothing on a GPU; it refuses only a model that it cannot find or read. */
+ * weights and downloads at most the model's config; it refuses only a model that it cannot find or read. */
 #include "cli/doctor.h"
 
 #include "cli/cli.h"
+#include "dev/open.h"
 #include "model_dir.h"
 #include "sched/sched.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#ifndef MINISGL_CUDA
-#define MINISGL_CUDA 0
-#endif
-
-int doctor_cuda_built(void) { return MINISGL_CUDA; }
 
 /* ---- the model ---- */
 
@@ -44,7 +39,7 @@ static void count_degree(const struct doctor *d, struct doctor_degree *g) {
     int threads = d->host.cpu.allowed / g->n_ranks;
     struct fit_args a = {.config = &d->config,
                          .n_ranks = g->n_ranks,
-                         .maker = &dev_cpu,
+                         .maker = d->maker,
                          .dev = {.n_threads = threads > 1 ? threads : 1},
                          .limits = limits_of(d->o, d->on_gpu, d->max_len),
                          .max_len = d->max_len,
@@ -100,10 +95,15 @@ static void read_machine(struct doctor *d) {
     host_read(&d->host, "");
     gpus_read(&d->gpus);
     d->on_gpu = d->gpus.n > 0;
+    dev_choose(&d->maker, "auto", d->why_cpu, sizeof d->why_cpu, &e);
+    d->cuda_built = dev_cuda_built();
     read_isa(d);
     if (!host_command_line("mpirun", "--version", d->mpirun, sizeof d->mpirun)) d->mpirun[0] = 0;
     size_t bytes = measure_bytes(&d->host);
     if (bytes >= (size_t)1 << 20) bandwidth_measure(&d->bandwidth, d->host.cpu.allowed, bytes, 0.4, &e);
+    int ranks = 1;
+    while (ranks < 8 && ranks * 2 <= d->host.cpu.allowed) ranks *= 2;
+    if (ranks > 1) doctor_measure_ranks(&d->ranks, ranks);
 }
 
 int cmd_doctor(int argc, char **argv) {

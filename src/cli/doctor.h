@@ -21,14 +21,25 @@ struct doctor_degree {
     double rate;    /* tokens a second of one stream that the measured bandwidth allows; 0: not known (GPUs) */
 };
 
+/* All-reduce between ranks of one process: the median of many. */
+enum { DOCTOR_SMALL = 8 << 10, DOCTOR_LARGE = 4 << 20 /* bytes */ };
+struct doctor_ranks {
+    int n;               /* 0: not measured */
+    double small, large; /* seconds; 0: not measured */
+};
+
 struct doctor {
     const struct options *o;
     struct host host;
     struct gpus gpus;
     struct bandwidth bandwidth; /* read 0: not measured */
-    char mpirun[160];           /* what `mpirun --version` says first; empty: not found */
-    char isa[32];               /* of the CPU kernels */
-    bool on_gpu;                /* degrees are counted for GPUs */
+    struct doctor_ranks ranks;
+    const struct dev_maker *maker; /* what this program computes on here */
+    char why_cpu[600];             /* why it is not a GPU; empty: it is */
+    char mpirun[160];              /* what `mpirun --version` says first; empty: not found */
+    char isa[32];                  /* of the CPU kernels */
+    int cuda_built;                /* of the CUDA backend, 1000 * major + 10 * minor; 0: this build has none */
+    bool on_gpu;                   /* degrees are counted for GPUs */
     struct config config;
     int32_t max_len;
     struct doctor_degree degree[DOCTOR_DEGREES];
@@ -40,7 +51,7 @@ void doctor_advise(struct doctor *d);
 void doctor_page(const struct doctor *d);
 void doctor_json(const struct doctor *d);
 
-/* The CUDA that this program's CUDA backend was built for, 1000 * major + 10 * minor; 0: it has none. */
-int doctor_cuda_built(void);
+/* Measure n (a power of two) ranks; a measurement that fails leaves zeros. */
+void doctor_measure_ranks(struct doctor_ranks *r, int n);
 
 #endif

@@ -16,10 +16,9 @@ static void say(struct doctor *d, const char *fmt, ...) {
 }
 
 static void about_cuda(struct doctor *d) {
-    int built = doctor_cuda_built(), driver = d->gpus.cuda;
-    if (!built)
-        say(d, "this build has no CUDA backend: it computes on the CPU and leaves the GPUs alone");
-    else if (driver && driver < built)
+    int built = d->cuda_built, driver = d->gpus.cuda;
+    if (d->why_cpu[0]) say(d, "this program computes on the CPU and leaves the GPUs alone: %.300s", d->why_cpu);
+    if (driver && driver < built)
         say(d,
             "the driver %s runs CUDA up to %d.%d and this program was built for %d.%d: update the driver, or build "
             "with "

@@ -44,8 +44,9 @@ static json_t *topology(const struct gpus *g) {
     return rows;
 }
 
-static json_t *gpus(const struct gpus *g) {
-    int built = doctor_cuda_built();
+static json_t *gpus(const struct doctor *d) {
+    const struct gpus *g = &d->gpus;
+    int built = d->cuda_built;
     json_t *list = json_array();
     for (int i = 0; i < g->n; i++) json_array_append_new(list, gpu(&g->gpu[i]));
     return json_pack("{s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "count", g->n, "why_none", text(g->why), "driver",
@@ -101,13 +102,19 @@ static json_t *model(const struct doctor *d) {
                      "ranks_on", d->on_gpu ? "gpu" : "cpu", "degrees", degrees);
 }
 
+static json_t *ranks(const struct doctor_ranks *r) {
+    if (!(r->small > 0)) return json_null();
+    return json_pack("{s:i, s:i, s:f, s:i, s:f}", "ranks", r->n, "small", DOCTOR_SMALL, "small_seconds", r->small,
+                     "large", DOCTOR_LARGE, "large_seconds", r->large);
+}
+
 void doctor_json(const struct doctor *d) {
     json_t *advice = json_array();
     for (int i = 0; i < d->n_advice; i++) json_array_append_new(advice, json_string(d->advice[i]));
-    json_t *all = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "version", MINISGL_VERSION, "gpus", gpus(&d->gpus),
-                            "cpu", cpu(d), "memory", memory(d), "mpi",
-                            json_pack("{s:b, s:o}", "found", d->mpirun[0] != 0, "version", text(d->mpirun)), "model",
-                            model(d), "advice", advice);
+    json_t *mpi = json_pack("{s:b, s:o}", "found", d->mpirun[0] != 0, "version", text(d->mpirun));
+    json_t *all = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "version", MINISGL_VERSION, "device",
+                            d->maker->name, "why_cpu", text(d->why_cpu), "gpus", gpus(d), "cpu", cpu(d), "memory",
+                            memory(d), "all_reduce", ranks(&d->ranks), "mpi", mpi, "model", model(d), "advice", advice);
     json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(all);

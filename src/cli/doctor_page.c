@@ -36,8 +36,9 @@ static void print_topology(const struct gpus *g) {
     }
 }
 
-static void print_gpus(const struct gpus *g) {
-    int built = doctor_cuda_built();
+static void print_gpus(const struct doctor *d) {
+    const struct gpus *g = &d->gpus;
+    int built = d->cuda_built;
     printf("GPUs\n");
     if (!g->n) {
         printf("  none: %s\n  everything runs on the CPU\n", g->why);
@@ -69,6 +70,10 @@ static void print_host(const struct doctor *d) {
     if (d->bandwidth.read > 0)
         printf("  bandwidth: read %.1f GB/s, copy %.1f GB/s, measured with %d threads\n", d->bandwidth.read / 1e9,
                d->bandwidth.copy / 1e9, d->bandwidth.threads);
+    if (d->ranks.small > 0)
+        printf("  all-reduce between %d ranks: %d KiB in %.1f us, %d MiB in %.2f ms (%.1f GB/s)\n", d->ranks.n,
+               DOCTOR_SMALL >> 10, d->ranks.small * 1e6, DOCTOR_LARGE >> 20, d->ranks.large * 1e3,
+               DOCTOR_LARGE / d->ranks.large / 1e9);
 }
 
 static void print_mpi(const struct doctor *d) {
@@ -84,7 +89,7 @@ static void print_degree(const struct doctor *d, const struct doctor_degree *g) 
         printf("  no: %s\n", g->why);
         return;
     }
-    printf(" %9.2f %9.2f %9.2f %9.2f %9.2f GB  ", gb(g->fit.weights), gb(g->fit.kv), gb(g->fit.buffers), gb(g->needed),
+    printf(" %9.3f %9.3f %9.3f %9.3f %9.3f GB  ", gb(g->fit.weights), gb(g->fit.kv), gb(g->fit.buffers), gb(g->needed),
            gb(g->had));
     if (d->on_gpu && g->n_ranks > d->gpus.n)
         printf("no: there %s %d GPU%s", d->gpus.n == 1 ? "is" : "are", d->gpus.n, d->gpus.n == 1 ? "" : "s");
@@ -110,7 +115,7 @@ static void print_model(const struct doctor *d) {
 
 void doctor_page(const struct doctor *d) {
     printf("minisgl " MINISGL_VERSION "\n\n");
-    print_gpus(&d->gpus);
+    print_gpus(d);
     print_host(d);
     print_mpi(d);
     print_model(d);

@@ -69,3 +69,10 @@ int dev_choose(const struct dev_maker **out, const char *device, char *why, size
     if (m || strcmp(device, "cuda")) return 0;
     return err_input(e, "--device cuda: CUDA is not to be had here: %s; --device auto computes on the CPU then", why);
 }
+
+int dev_cuda_built(void) {
+    char why[64];
+    void *lib = open_object(why, sizeof why);
+    const int *version = lib ? dlsym(lib, "minisgl_cuda_built") : NULL;
+    return version ? *version : 0;
+}

@@ -10,4 +10,7 @@
  * -1: "cuda" was asked for and is not to be had; *e says why. */
 int dev_choose(const struct dev_maker **out, const char *device, char *why, size_t n, struct err *e);
 
+/* The CUDA that minisgl_cuda.so was built for, 1000 * major + 10 * minor; 0: it is not there, or does not open. */
+int dev_cuda_built(void);
+
 #endif

@@ -35,6 +35,8 @@ REPORT = {
             "numa": each({"id": SIZE, "processors": TEXT, "memory": SIZE, "free": SIZE})},
     "memory": {"total": SIZE, "available": SIZE, "group_limit": optional(SIZE), "group_used": optional(SIZE), "left": SIZE,
                "bandwidth": optional({"threads": SIZE, "bytes": SIZE, "read": REAL, "copy": REAL})},
+    "device": TEXT, "why_cpu": optional(TEXT),
+    "all_reduce": optional({"ranks": SIZE, "small": SIZE, "small_seconds": REAL, "large": SIZE, "large_seconds": REAL}),
     "mpi": {"found": BOOL, "version": optional(TEXT)},
     "model": {"name": TEXT, "architecture": TEXT, "layers": SIZE, "dtype": TEXT, "longest_sequence": SIZE, "ranks_on": TEXT,
               "degrees": each(lambda x: {**DEGREE, **(COUNTED if x["divides"] else {})})},

@@ -423,6 +423,10 @@ static const struct dev_maker maker = {
     .peek = cuda_peek,
 };
 
+/* For `minisgl doctor`, which asks without a GPU too. */
+__attribute__((visibility("default"))) extern const int minisgl_cuda_built;
+const int minisgl_cuda_built = CUDART_VERSION;
+
 /* What the program looks up in the shared object. NULL, and why, when no GPU answers. */
 __attribute__((visibility("default"))) const struct dev_maker *minisgl_device(char *why, size_t n);
 const struct dev_maker *minisgl_device(char *why, size_t n) {
