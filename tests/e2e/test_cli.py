@@ -78,12 +78,39 @@ def cut(model):
     weights.write_bytes(weights.read_bytes()[:-1000])
 
 
+def loop_of_links(model):
+    (model / "config.json").unlink()
+    (model / "config.json").symlink_to("config.json")
+
+
+def weights_are_a_folder(model):
+    (model / "model.safetensors").unlink()
+    (model / "model.safetensors").mkdir()
+
+
+def huge_tokenizer(model):
+    with open(model / "tokenizer.json", "r+b") as f:
+        f.truncate(200 << 20)
+
+
+def too_many_tokens(model):
+    """One more token than the embedding has rows."""
+    words = json.loads((model / "tokenizer.json").read_text())
+    last = max(words["added_tokens"], key=lambda t: t["id"])
+    words["added_tokens"].append({**last, "id": last["id"] + 1, "content": "<|one more|>"})
+    (model / "tokenizer.json").write_text(json.dumps(words))
+
+
 @pytest.mark.parametrize("change, says", [
     (edit(architectures=["GPTOddForCausalLM"]), "GPTOddForCausalLM"), (edit(hidden_act="gelu"), "gelu"),
     (edit(rope_scaling={"rope_type": "longrope", "factor": 2}), "longrope"), (edit(quantization_config={"quant_method": "awq"}), "awq"),
     (edit(num_hidden_layers=7), "model.layers.6"), (edit(num_hidden_layers=5), "model.layers.5"),
     (edit(intermediate_size=64), "shape"), (cut, "model.safetensors"), (lambda m: (m / "tokenizer.json").write_text("{"), "tokenizer.json"),
-    (lambda m: (m / "config.json").unlink(), "config.json"),
+    (lambda m: (m / "config.json").unlink(), "config.json"), (loop_of_links, "config.json"), (weights_are_a_folder, "safetensors"),
+    (huge_tokenizer, "tokenizer.json"), (too_many_tokens, "2559"), (edit(vocab_size=2559), "shape"), (edit(num_hidden_layers=10**9), "layers"),
+    (lambda m: (m / "chat_template.jinja").write_text("{% for x in messages %}"), "chat_template.jinja"),
+    (lambda m: (m / "chat_template.jinja").write_text("{{ " + "(" * 100000), "chat_template.jinja"),
+    (lambda m: (m / "tokenizer.json").write_bytes(b"\xff" + (m / "tokenizer.json").read_bytes()), "tokenizer.json"),
 ])
 def test_broken_checkpoints_are_named(tmp_path, change, says):
     assert says in broken(tmp_path, change)

@@ -308,6 +308,9 @@ static const struct bad bodies[] = {
     {C, P("\"frequency_penalty\":0,\"presence_penalty\":0.0,\"repetition_penalty\":1,\"logit_bias\":{}"), 200, NULL},
     {C, P("\"repetition_penalty\":1.1"), 400, "repetition_penalty"},
     {C, P("\"logit_bias\":{\"5\":1}"), 400, "logit_bias"},
+    {C, P("\"bad_words\":[\"x\"]"), 400, "bad_words"},
+    {C, P("\"bad_words\":[]"), 200, NULL},
+    {C, P("\"allowed_token_ids\":[5]"), 400, "allowed_token_ids"},
     {C, P("\"suffix\":\"x\""), 400, "suffix"},
     {C, P("\"stream\":\"true\""), 400, "stream"},
     {C, P("\"stream\":1"), 400, "stream"},
@@ -505,12 +508,130 @@ static void costly_bodies(void **state) {
                NULL);
 }
 
+/* ---- C20: every field of the table with every wrong type, on each route ---- */
+
+static bool has_field(json_t *list, const char *name) {
+    size_t i;
+    json_t *v;
+    json_array_foreach(list, i, v) if (!strcmp(json_string_value(v), name)) return true;
+    return false;
+}
+
+/* The names of the table as it documents itself. */
+static json_t *field_names(void) {
+    struct buf b;
+    json_t *list = json_array();
+    buf_init(&b, 1 << 20);
+    fields_markdown(&b);
+    for (const char *p = buf_str(&b); (p = strstr(p, "\n| `")); p++) {
+        char name[64];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(p + 4, "`"), p + 4);
+        if (!has_field(list, name)) json_array_append_new(list, json_string(name));
+    }
+    buf_release(&b);
+    assert_true(json_array_size(list) > 50);
+    return list;
+}
+
+static int status_of(const char *path, const char *body, struct answer *a) {
+    rig_call(rig, path, body, strlen(body), a);
+    if (a->status != 200) assert_non_null(strstr(buf_str(&a->body), "{\"error\":{\"message\":"));
+    return a->status;
+}
+
+static void every_field_of_every_type(void **state) {
+    (void)state;
+    static const char *const values[] = {"null", "\"\"", "[]", "{}", "true", "false", "0", "-1", "0.5", "1e300", "9223372036854775807",
+                                         "\"x\"", "\"\\u0000\"", "[null]", "[[]]", "[{}]", "{\"type\":null}", "{\"x\":[1]}"};
+    static const struct {
+        const char *path, *start;
+    } routes[] = {{C, "{\"prompt\":\"ab\",\"max_tokens\":1"},
+                  {CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"ab\"}],\"max_completion_tokens\":1"},
+                  {"/generate", "{\"prompt\":\"ab\",\"max_tokens\":1"}};
+    json_t *names = field_names(), *name;
+    size_t i;
+    int n[600] = {0};
+    json_array_foreach(names, i, name) for (size_t r = 0; r < 3; r++) for (size_t v = 0; v < sizeof values / sizeof *values; v++) {
+        const char *field = json_string_value(name), *start = routes[r].start;
+        char mine[80], body[400];
+        snprintf(mine, sizeof mine, "\"%s\":", field);
+        bool needed = strstr(start, mine) != NULL; /* given by the start already: replace it */
+        if (needed && !strcmp(field, "max_tokens")) start = "{\"prompt\":\"ab\"";
+        else if (needed && !strcmp(field, "max_completion_tokens")) start = "{\"messages\":[{\"role\":\"user\",\"content\":\"ab\"}],\"max_tokens\":1";
+        else if (needed) start = "{\"max_tokens\":1";
+        snprintf(body, sizeof body, "%s,\"%s\":%s}", start, field, values[v]);
+        struct answer a;
+        int status = status_of(routes[r].path, body, &a);
+        bool absent = !strcmp(values[v], "null"), may = !(needed && (!strcmp(field, "prompt") || !strcmp(field, "messages")));
+        if (status != 200 && status != 400 && status != 404) fail_msg("%s %s: %d", routes[r].path, body, status);
+        if (absent && may && status != 200) fail_msg("%s %s: null is not as absent: %s", routes[r].path, body, buf_str(&a.body));
+        n[status]++;
+        answer_release(&a);
+    }
+    assert_true(n[200] > 300 && n[400] > 1000); /* ignored on that route, or right; and refused */
+    json_decref(names);
+    rig_probe(rig);
+}
+
+/* ---- A5, A11, C19; B14 ---- */
+
+static void heads_and_trailers(void **state) {
+    (void)state;
+    struct buf b;
+    struct answer a;
+    char v[64];
+    buf_init(&b, 64 << 20);
+    buf_adds(&b, POST "Transfer-Encoding: chunked\r\n\r\nf\r\n" GOOD "\r\n0\r\n"); /* a bomb of trailers */
+    for (int i = 0; i < 100000; i++) buf_addf(&b, "X%d: y\r\n", i);
+    buf_adds(&b, "\r\n");
+    assert_int_equal(rig_raw(rig, b.data, b.len, NULL), 431);
+    rig_probe(rig);
+    /* a client's id is not sent back: it can put nothing into our head */
+    static const char own[] = "POST " C " HTTP/1.1\r\nHost: t\r\nX-Request-Id: mine%0d%0aSet-Cookie: x\r\nContent-Type: application/json\r\n"
+                              "Content-Length: 15\r\n\r\n" GOOD;
+    int fd = rig_connect(rig);
+    answer_init(&a);
+    rig_send(fd, own, sizeof own - 1);
+    answer_read(&a, fd, false);
+    assert_int_equal(a.status, 200);
+    assert_null(strstr(a.head.data, "mine"));
+    assert_int_equal(strncmp(answer_header(&a, "x-request-id", v, sizeof v), "cmpl-", 5), 0);
+    answer_release(&a);
+    close(fd);
+    buf_reset(&b); /* as many keys as the body may hold */
+    buf_adds(&b, "{\"prompt\":\"ab\"");
+    for (int i = 0; i < 600000; i++) buf_addf(&b, ",\"%x\":1", i + 0x10000);
+    buf_addc(&b, '}');
+    rig_call(rig, C, b.data, b.len, &a);
+    assert_int_equal(a.status, 200);
+    answer_release(&a);
+    buf_release(&b);
+    rig_probe(rig);
+}
+
+static void errors_tell_nothing_of_the_machine(void **state) {
+    (void)state;
+    static const char *const inner[] = {"0x7f", "0x55", "/tmp", "/home", ".c:", "src/", "jansson", "(nil)", "%s"};
+    static const char *const ask[] = {"{", "{\"prompt\":\"a\",\"model\":\"x\"}", "{\"prompt\":5}", "{\"prompt\":[1e9]}", "{\"prompt\":\"\xff\"}",
+                                      "{\"prompt\":\"a\",\"max_tokens\":99999}", "{\"prompt\":\"a\",\"temperature\":9}", "[]", ""};
+    for (size_t i = 0; i < sizeof ask / sizeof *ask; i++) {
+        struct answer a;
+        assert_true(status_of(C, ask[i], &a) >= 400);
+        for (size_t k = 0; k < sizeof inner / sizeof *inner; k++)
+            if (strstr(a.body.data, inner[k])) fail_msg("%s tells %s: %s", ask[i], inner[k], a.body.data);
+        answer_release(&a);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(framing),
         cmocka_unit_test(sizes),
         cmocka_unit_test(bad_bodies),
         cmocka_unit_test(costly_bodies),
+        cmocka_unit_test(every_field_of_every_type),
+        cmocka_unit_test(heads_and_trailers),
+        cmocka_unit_test(errors_tell_nothing_of_the_machine),
     };
     return cmocka_run_group_tests_name("serve_bad", tests, open_rig, close_rig);
 }

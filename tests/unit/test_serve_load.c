@@ -339,12 +339,22 @@ static void keys(void **state) {
         {"/", "", 401},
         {"/v1", "", 401},
         {"/version", "", 401},
+        {"/metrics", "", 401},
+        {"/flush_cache", "", 401},
+        {"/v1/chat/completions", "", 401},
+        {"/v1/completions", "", 401},
+        {"/generate", "", 401},
         {"/nowhere", "", 401},
         {"/health/", "", 401},
         {"//health", "", 401},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         assert_int_equal(with_key(g, rows[i].path, rows[i].header), rows[i].status);
+    char long_key[8100];
+    memset(long_key, 'k', sizeof long_key);
+    memcpy(long_key, "Authorization: Bearer ", 22);
+    memcpy(long_key + 8097, "\r\n", 3);
+    assert_int_equal(with_key(g, "/v1/models", long_key), 401);
     struct answer a;
     rig_call(g, C, "{\"prompt\":\"q\"}", 14, &a);
     assert_int_equal(a.status, 401);
