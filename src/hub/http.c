@@ -219,7 +219,7 @@ static bool passing(CURLcode rc) {
 static bool own_host(const struct hub_client *c, const struct hub_answer *a) { return !strcmp(a->host, c->host); }
 
 int64_t hub_retry_wait(struct hub_client *c, struct hub_retry *r, CURLcode rc, const struct hub_answer *a) {
-    bool again, reachable = rc != CURLE_COULDNT_RESOLVE_HOST && rc != CURLE_COULDNT_CONNECT;
+    bool again, reachable = rc != CURLE_COULDNT_RESOLVE_HOST && rc != CURLE_COULDNT_CONNECT && rc != CURLE_OPERATION_TIMEDOUT;
     if (!rc) c->reached = true;
     if (rc) again = passing(rc);
     else again = a->status == 408 || a->status == 429 || a->status >= 500 || (a->status >= 400 && !own_host(c, a));
@@ -273,6 +273,7 @@ static int unwell(const struct hub_client *c, const struct hub_answer *a, const 
 
 static int unreachable(const struct hub_client *c, CURLcode rc, const struct hub_answer *a, const char *what, struct err *e) {
     const char *host = *a->host ? a->host : c->host;
+    if (rc == CURLE_OPERATION_TIMEDOUT && !c->reached) rc = CURLE_COULDNT_CONNECT;
     switch (rc) {
     case CURLE_COULDNT_RESOLVE_HOST:
         return err_machine(e, "the host %s of %s is not known: is this machine online? (HF_ENDPOINT or MODELSCOPE_ENDPOINT names another "
@@ -382,6 +383,7 @@ int hub_head(struct hub_client *c, const char *url, const char *what, struct hub
     for (char *p = f->sum; *p && (hub_is_hex(f->sum, 40) || hub_is_hex(f->sum, 64)); p++) *p = (char)tolower((unsigned char)*p);
     f->kind = hub_is_hex(f->sum, 64) ? HUB_SUM_SHA256 : hub_is_hex(f->sum, 40) ? HUB_SUM_GIT : HUB_SUM_NONE;
     if (f->size == SIZE_MAX) f->size = size;
+    if (f->kind == HUB_SUM_GIT && f->size == SIZE_MAX) f->kind = HUB_SUM_NONE; /* git's sum is of the size too */
     return 0;
 }
 

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { TOLD_BYTES = 10 << 20, PIECE = 4 << 20, BODY_MAX = 1 << 16, BAD_SUMS_MAX = 2, PROGRESS_BYTES = 1 << 16, TURN_MS = 100, LOCK_NS = 200000000, TELL_MS = 2000 };
+enum { READ_BYTES = 256 << 10, FLUSH_BYTES = 32 << 20, TOLD_BYTES = 10 << 20, PIECE = 4 << 20, BODY_MAX = 1 << 16, BAD_SUMS_MAX = 2, PROGRESS_BYTES = 1 << 16, TURN_MS = 100, LOCK_NS = 200000000, TELL_MS = 2000 };
 
 struct run {
     struct hub_client *c;
@@ -115,7 +115,7 @@ static int start_over(struct run *r, struct transfer *t) {
     digest_release(&t->digest);
     digest_init(&t->digest, t->file->kind, t->file->size);
     counted(r, t, 0);
-    t->row.first = 0;
+    t->row.first = t->flushed = 0;
     return 0;
 }
 
@@ -162,10 +162,10 @@ static int read_piece(struct run *r, struct transfer *t) {
         counted(r, t, t->at + (size_t)n);
         return 0;
     }
-    t->row.first = t->at;
+    t->row.first = t->flushed = t->at;
     t->row.start = clock_ns();
     t->row.note = NULL;
-    if (t->at == t->file->size) return finish(r, t);
+    if (t->at == t->file->size || t->reading_whole) return finish(r, t);
     return start_request(r, t);
 }
 
@@ -181,13 +181,23 @@ static int write_all(struct transfer *t, const char *p, size_t n) {
     return 0;
 }
 
+/* Have the disk write while more comes; else gigabytes would wait for the one fdatasync at the end, and all files with them. */
+static void flush_behind(struct transfer *t) {
+    if (t->at - t->flushed < FLUSH_BYTES) return;
+    sync_file_range(t->fd, (off_t)t->flushed, (off_t)(t->at - t->flushed), SYNC_FILE_RANGE_WRITE); /* only a hint: its failure is none */
+    t->flushed = t->at;
+}
+
 /* The first bytes of an answer: does it go on where we are, or begin again? */
 static int on_begin(struct transfer *t) {
     curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &t->answer.status);
     t->begun = true;
-    if (t->answer.status == 206 && t->answer.range_start != t->at) t->bad_range = true;
-    if (t->answer.status == 200 && t->at && start_over(t->run, t)) t->disk_error = EIO;
-    return t->bad_range || t->disk_error ? -1 : 0;
+    const struct hub_answer *a = &t->answer;
+    size_t size = a->status == 200 ? a->length : a->status == 206 ? a->range_total : SIZE_MAX;
+    if (size != SIZE_MAX && t->file->size != SIZE_MAX && size != t->file->size) t->other_size = size; /* another file, or a page of a proxy */
+    else if (a->status == 206 && a->range_start != t->at) t->bad_range = true;
+    else if (a->status == 200 && t->at && start_over(t->run, t)) t->disk_error = EIO;
+    return t->other_size != SIZE_MAX || t->bad_range || t->disk_error ? -1 : 0;
 }
 
 /* Gives libcurl less than it brought to end the transfer; finished() sees why. */
@@ -200,12 +210,13 @@ static size_t on_bytes(char *p, size_t size, size_t n, void *arg) {
         return n;
     }
     if (t->file->size != SIZE_MAX && n > t->file->size - t->at) {
-        t->too_long = true;
+        t->other_size = t->at + n;
         return 0;
     }
     if (write_all(t, p, n)) return 0;
     digest_add(&t->digest, p, n);
     counted(t->run, t, t->at + n);
+    flush_behind(t);
     t->run->p->arrived += n;
     return n;
 }
@@ -213,12 +224,13 @@ static size_t on_bytes(char *p, size_t size, size_t n, void *arg) {
 static int start_request(struct run *r, struct transfer *t) {
     char range[32];
     buf_reset(&t->body);
-    t->begun = t->too_long = t->bad_range = false;
+    t->begun = t->bad_range = false;
+    t->other_size = SIZE_MAX;
     t->easy = hub_easy(r->c, t->url, &t->answer);
     curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_bytes);
     curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
     curl_easy_setopt(t->easy, CURLOPT_PRIVATE, t);
-    curl_easy_setopt(t->easy, CURLOPT_BUFFERSIZE, (long)CURL_MAX_READ_SIZE / 20);
+    curl_easy_setopt(t->easy, CURLOPT_BUFFERSIZE, (long)READ_BYTES);
     snprintf(range, sizeof range, "%zu-", t->at);
     if (t->at) curl_easy_setopt(t->easy, CURLOPT_RANGE, range);
     if (curl_multi_add_handle(r->multi, t->easy)) BUG("curl_multi_add_handle");
@@ -288,13 +300,6 @@ static int pause_until(struct run *r, struct transfer *t, int64_t wait) {
     return 0;
 }
 
-/* The hub has less or more than it told in its listing. */
-static int wrong_length(struct run *r, struct transfer *t, size_t size) {
-    unlink(t->paths.part);
-    return err_machine(r->e, "%s sends %s%zu bytes for %s, which its own listing says has %zu; nothing of it is kept", t->answer.host,
-                       t->too_long ? "more than " : "", size, t->file->name, t->file->size);
-}
-
 /* libcurl is through with a request. */
 static int finished(struct run *r, struct transfer *t, CURLcode rc) {
     hub_answer_finish(t->easy, &t->answer);
@@ -303,18 +308,21 @@ static int finished(struct run *r, struct transfer *t, CURLcode rc) {
     t->easy = NULL;
     struct hub_answer *a = &t->answer;
     if (t->disk_error) return disk_failure(t, t->paths.part, t->disk_error, r->e);
-    if (t->too_long) return wrong_length(r, t, t->file->size);
-    bool good = a->status == 200 || a->status == 206, size_known = t->file->size != SIZE_MAX;
+    bool good = a->status == 200 || a->status == 206, size_known = t->file->size != SIZE_MAX, other = t->other_size != SIZE_MAX;
     if (t->bad_range || (!rc && a->status == 416 && a->range_total != t->at)) {
         if (start_over(r, t)) return -1; /* it does not go on from here; from the beginning, then */
         rc = CURLE_WEIRD_SERVER_REPLY;
     }
+    if (other) rc = CURLE_WEIRD_SERVER_REPLY;
     if (!rc && ((good && (!size_known || t->at == t->file->size)) || a->status == 416)) return finish(r, t);
     if (!rc && good) rc = CURLE_PARTIAL_FILE; /* it ended early, in good form */
     if (t->at >= t->at_retry + PROGRESS_BYTES) t->retry.tries = 0;
     t->at_retry = t->at;
     int64_t wait = hub_retry_wait(r->c, &t->retry, rc, a);
-    hub_failure(r->c, rc, a, t->file->name, &t->body, r->e);
+    if (other)
+        err_machine(r->e, "%s sends %zu bytes or more for %s, which has %zu according to the hub's listing; is there something between here "
+                    "and the hub that answers in its place?", a->host, t->other_size, t->file->name, t->file->size);
+    else hub_failure(r->c, rc, a, t->file->name, &t->body, r->e);
     return wait < 0 ? -1 : pause_until(r, t, wait);
 }
 

@@ -26,6 +26,7 @@ struct transfer {
     bool elsewhere, reading_whole, begun;
     int fd, lock; /* -1: not open */
     size_t at;    /* bytes of the file that are here and in the digest */
+    size_t flushed; /* bytes that the disk was told to write */
     struct digest digest;
     CURL *easy;
     struct hub_answer answer;
@@ -33,7 +34,8 @@ struct transfer {
     struct hub_retry retry;
     size_t at_retry; /* bytes at the last try that failed */
     int bad_sums, disk_error;
-    bool too_long, bad_range;
+    bool bad_range;
+    size_t other_size; /* what the answer has, when that is not the file's size; else SIZE_MAX */
     uint64_t next; /* T_PAUSED: when to go on, ns */
     struct progress_row row;
 };

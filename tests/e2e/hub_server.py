@@ -45,7 +45,7 @@ class Fault:
     short: int = -1           # the same, but say in Content-Length that this is all
     extra: bytes = b""        # send this behind the body
     flip: bool = False        # send a wrong byte in the middle
-    stall: float = 0          # send nothing for so many seconds, in the middle of the body
+    stall: bool = False       # send nothing more in the middle of the body, until the same is asked for again
     rate: float = 0           # bytes a second
     no_range: bool = False    # ignore the Range header
     gate: threading.Event = None  # wait for it in the middle of the body
@@ -136,6 +136,10 @@ class Hub:
 
     # ---- answers ----
 
+    def _times(self, path):
+        with self._lock:
+            return sum(r[2] == path for r in self.requests)
+
     def _take_fault(self, role, path):
         with self._lock:
             for f in self.faults:
@@ -198,10 +202,12 @@ class Hub:
         if f.stall or f.gate:
             h.wfile.write(body[:half])
             h.wfile.flush()
-            time.sleep(f.stall)
-            if f.gate:
-                f.gate.wait(60)
             body = body[half:]
+        if f.gate:
+            f.gate.wait(60)
+        asked = self._times(h.path)
+        while f.stall and self._times(h.path) == asked:
+            time.sleep(0.05)
         piece = max(1, int(f.rate / 20)) if f.rate else 1 << 20
         for i in range(0, len(body), piece):
             h.wfile.write(body[i:i + piece])
