@@ -54,7 +54,7 @@ static int cores(void) {
 static int threads_of(const struct options *o) { return o->threads > 0 ? (int)o->threads : cores(); }
 
 static int threads_of_rank(const struct app *a, const struct options *o) {
-    int n = threads_of(o) / a->n_ranks;
+    int n = threads_of(o) / a->n_local;
     return n > 1 ? n : 1;
 }
 
@@ -89,8 +89,8 @@ static void prefetch(const struct app *a, int n_threads) {
 
 static int load_weights(struct app *a, const struct options *o, struct err *e) {
     if (!o->dummy_weight && checkpoint_open(&a->checkpoint, a->dir, e)) return -1;
-    for (int32_t i = 0; i < a->n_ranks; i++) {
-        struct shard shard = {.rank = i, .n_ranks = a->n_ranks};
+    for (int32_t i = 0; i < a->n_local; i++) {
+        struct shard shard = {.rank = join_first(&a->join) + i, .n_ranks = a->n_ranks};
         if (o->dummy_weight ? weights_dummy(&a->weights[i], &a->config, shard, (uint64_t)o->seed, threads_of(o), e)
                             : weights_bind(&a->weights[i], &a->config, a->checkpoint, shard, e))
             return -1;
@@ -101,7 +101,7 @@ static int load_weights(struct app *a, const struct options *o, struct err *e) {
 
 static size_t weight_bytes(const struct app *a) {
     size_t n = 0;
-    for (int32_t i = 0; i < a->n_ranks; i++) n += a->weights[i].bytes;
+    for (int32_t i = 0; i < a->n_local; i++) n += a->weights[i].bytes;
     return n;
 }
 
@@ -113,6 +113,7 @@ static int check_dtype(const struct app *a, const struct options *o, struct err 
 
 /* Everything that takes time: weights in this thread, tokenizer and template in another. */
 static int load_model(struct app *a, const struct options *o, struct err *e) {
+    if (app_follows(a)) return load_weights(a, o, e);
     struct text_load text = {.app = a, .o = o};
     pthread_t thread;
     if (pthread_create(&thread, NULL, load_text, &text)) return err_machine(e, "no thread can be started");
@@ -162,8 +163,8 @@ static int plan_memory(struct app *a, const struct options *o, struct room *room
     struct room_args ra = {.fit = {.config = &a->config, .n_ranks = a->n_ranks, .maker = a->maker, .dev = dev,
                                    .limits = sched_limits(&sa), .max_len = (int32_t)len, .page_size = sa.page_size, .kv_dtype = a->config.dtype},
                            .prefill = sa.max_prefill, .max_running = sa.max_running, .num_pages = o->num_pages,
-                           .memory = memory, .ratio = o->memory_ratio, .shared = !on_gpu(a)};
-    if (room_plan(room, &ra, e)) return -1;
+                           .memory = memory, .ratio = o->memory_ratio, .sharers = on_gpu(a) ? 1 : a->n_local, .host = !on_gpu(a)};
+    if (room_plan(room, &ra, e) || join_agree(&a->join, &a->config, o, room, e)) return -1;
     if (room->max_len < len)
         log_warning("the KV cache holds %d tokens: sequences are limited to that, although the model was made for %d", room->max_len,
                     a->config.max_position);
@@ -171,7 +172,7 @@ static int plan_memory(struct app *a, const struct options *o, struct room *room
         log_info("memory of each GPU, GB: weights %.2f, KV cache %.2f, activations and workspace %.2f, of %.2f free", (double)room->fit.weights / 1e9,
                  (double)room->fit.kv / 1e9, (double)room->fit.buffers / 1e9, (double)memory / 1e9);
     log_info("KV cache: %d pages of %d tokens, %.2f GB at most; sequences up to %d tokens", room->n_pages, sa.page_size,
-             (double)room->fit.kv * a->n_ranks / 1e9, room->max_len);
+             (double)room->fit.kv * a->n_local / 1e9, room->max_len);
     return 0;
 }
 
@@ -213,8 +214,9 @@ static int parse_fault(const char *text, struct fault *f, struct err *e) {
 
 static void tell_ranks(const struct app *a, bool overlap) {
     for (int32_t i = 0; a->n_ranks > 1 && i < a->n_ranks; i++) {
-        struct engine_bytes b = engine_bytes(a->engine, i);
         log_info("Rank %d/%d ready", i, a->n_ranks);
+        if (i >= a->n_local) continue; /* another process's */
+        struct engine_bytes b = engine_bytes(a->engine, i);
         log_debug("rank %d holds %zu bytes of weights, up to %zu of KV cache, %zu of buffers", i, a->weights[i].bytes, b.kv, b.other);
     }
     struct engine_bytes b = engine_bytes(a->engine, 0);
@@ -225,14 +227,15 @@ static void tell_ranks(const struct app *a, bool overlap) {
 
 static int open_machinery(struct app *a, const struct options *o, const struct room *room, struct err *e) {
     struct sched_args sa = sched_settings(a, o, room);
-    struct engine_args ea = {.config = &a->config, .weights = a->weights, .n_ranks = a->n_ranks, .maker = a->maker,
+    struct engine_args ea = {.config = &a->config, .weights = a->weights, .n_ranks = a->n_ranks, .hosts = a->join.hosts, .maker = a->maker,
                              .dev = device_args(a, o), .limits = sched_limits(&sa),
                              .max_len = room->max_len, .page_size = sa.page_size, .n_pages = room->n_pages,
                              .kv_dtype = a->config.dtype, .comm_timeout_ns = (uint64_t)o->comm_timeout * 1000000000,
-                             .comm_spin_ns = threads_of_rank(a, o) * a->n_ranks <= cores() ? COMM_SPIN_NS : 0, .broken = die};
+                             .comm_spin_ns = threads_of_rank(a, o) * a->n_local <= cores() ? COMM_SPIN_NS : 0, .broken = die};
     if (parse_fault(o->fault, &ea.fault, e)) return -1;
     bool overlap = false;
-    if (engine_open(&a->engine, &ea, e) || decide_overlap(a, o, &overlap, e)) return -1;
+    if (engine_open(&a->engine, &ea, e) || decide_overlap(a, o, &overlap, e) || join_ready(&a->join, o, e)) return -1;
+    if (app_follows(a)) return 0;
     a->max_len = room->max_len;
     a->sched = sched_new(&sa);
     loop_init(&a->loop, &a->inbox, a->sched, a->engine, &ea.limits, overlap);
@@ -253,11 +256,12 @@ static void release(struct app *a) {
     engine_close(a->engine);
     chat_template_free(a->chat_template);
     tokenizer_close(a->tokenizer);
-    for (int32_t i = 0; i < a->n_ranks; i++) weights_release(&a->weights[i]);
+    for (int32_t i = 0; i < a->n_local; i++) weights_release(&a->weights[i]);
     checkpoint_close(a->checkpoint);
     config_release(&a->config);
     inbox_release(&a->inbox);
     free(a->dir);
+    join_close(&a->join);
 }
 
 static int check_ranks(const struct options *o, struct err *e) {
@@ -279,16 +283,42 @@ static int check_seed(const struct options *o, struct err *e) {
     return err_input(e, "--seed makes the weights of --dummy-weight; the seed of sampling is a field of each request");
 }
 
+int app_join(struct app *a, const struct options *o, struct err *e) {
+    *a = (struct app){.n_ranks = (int32_t)o->tp};
+    if (check_ranks(o, e)) return -1;
+    if (join_open(&a->join, o, e)) {
+        join_fail(&a->join, e);
+        return -1;
+    }
+    a->n_local = join_local(&a->join, a->n_ranks);
+    return 0;
+}
+
+bool app_follows(const struct app *a) { return join_follows(&a->join); }
+
+/* Everything but the scheduler's thread. */
+static int open_all(struct app *a, const struct options *o, struct err *e) {
+    struct room room;
+    inbox_init(&a->inbox);
+    if (check_seed(o, e) || choose_device(a, o, e)) return -1;
+    if (a->n_ranks > 1) log_info("Initializing tensor parallelism with %d %s", a->n_ranks, on_gpu(a) ? "GPUs" : "CPU ranks");
+    a->dir = model_dir(o, o->dummy_weight ? HUB_CONFIG : HUB_TEXT | HUB_WEIGHTS, e);
+    if (!a->dir || config_open(&a->config, a->dir, e) || check_dtype(a, o, e) || plan_memory(a, o, &room, e)) return -1;
+    return load_model(a, o, e) || open_machinery(a, o, &room, e) ? -1 : 0;
+}
+
+int app_follow(struct app *a, const struct options *o) {
+    struct err e;
+    if (open_all(a, o, &e)) join_fail(&a->join, &e);
+    if (engine_follow(a->engine, &e)) die(NULL, &e);
+    release(a);
+    return 0;
+}
+
 int app_open(struct app *a, const struct options *o, struct err *e) {
     uint64_t start = clock_ns();
-    *a = (struct app){.n_ranks = (int32_t)o->tp};
-    if (check_ranks(o, e) || check_seed(o, e) || choose_device(a, o, e)) return -1;
-    if (a->n_ranks > 1) log_info("Initializing tensor parallelism with %d %s", a->n_ranks, on_gpu(a) ? "GPUs" : "CPU ranks");
-    inbox_init(&a->inbox);
-    a->dir = model_dir(o, o->dummy_weight ? HUB_CONFIG : HUB_TEXT | HUB_WEIGHTS, e);
-    struct room room;
-    if (!a->dir || config_open(&a->config, a->dir, e) || check_dtype(a, o, e) || plan_memory(a, o, &room, e) || load_model(a, o, e) ||
-        open_machinery(a, o, &room, e)) {
+    if (open_all(a, o, e)) {
+        join_fail(&a->join, e);
         release(a);
         return -1;
     }

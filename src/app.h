@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "flow/mail.h"
 #include "flow/stats.h"
+#include "join.h"
 #include "loop.h"
 #include "model/config.h"
 #include "model/safetensors.h"
@@ -22,8 +23,9 @@ struct app {
     char *dir;                       /* the model's folder */
     struct config config;
     struct checkpoint *checkpoint;   /* NULL with dummy weights */
-    int32_t n_ranks;
-    struct weights weights[APP_MAX_RANKS]; /* of each rank */
+    struct join join;                /* the other processes of the run */
+    int32_t n_ranks, n_local;        /* in all processes; in this one */
+    struct weights weights[APP_MAX_RANKS]; /* of each rank of this process */
     struct tokenizer *tokenizer;
     struct chat_template *chat_template;
     const struct dev_maker *maker;   /* what --device chose */
@@ -35,6 +37,12 @@ struct app {
     int32_t max_len;                 /* longest sequence that can be served */
     pthread_t thread;
 };
+
+/* First: join the run when this is one of several processes. Then one that follows calls app_follow instead of the rest: it
+ * loads its ranks' shares, computes what process 0 hands out until that one closes, and returns the exit code. */
+int app_join(struct app *a, const struct options *o, struct err *e);
+bool app_follows(const struct app *a);
+int app_follow(struct app *a, const struct options *o);
 
 /* Load the model and start the scheduler thread. -1: *e; nothing is left open. A machine that breaks later ends the
  * process from the scheduler thread (exit code 1). */

@@ -70,8 +70,18 @@ static int loop_step(struct loop *l, struct err *e) {
     return 0;
 }
 
-int loop_run(struct loop *l, struct err *e) {
-    while (inbox_drain(l))
-        if (loop_step(l, e)) return -1;
+/* With other processes: they hear from this one while there is nothing to do. */
+static int beat_while_idle(struct loop *l, struct err *e) {
+    if (!engine_wants_beat(l->engine) || l->under_way || !sched_idle(l->sched)) return 0;
+    while (!inbox_wait(l->inbox, ENGINE_BEAT_NS))
+        if (engine_beat(l->engine, e)) return -1;
     return 0;
+}
+
+int loop_run(struct loop *l, struct err *e) {
+    for (;;) {
+        if (beat_while_idle(l, e)) return -1;
+        if (!inbox_drain(l)) return 0;
+        if (loop_step(l, e)) return -1;
+    }
 }

@@ -47,6 +47,8 @@ static const struct row rows[] = {
      "tensor parallelism: split the model over N GPUs, or over N groups of CPU threads (1, 2, 4 or 8)", NULL},
     {"comm-timeout", "", "NCCL_TIMEOUT", INT, AT(comm_timeout), 1, 86400, "S", "60", CMD_RUNS,
      "seconds that a rank waits for another before all end with an error", NULL},
+    {"processes", "", "OMPI_COMM_WORLD_SIZE", INT, AT(processes), 1, 8, "N", "1", CMD_RUNS,
+     "processes that share the ranks, one a host; `mpirun -np N minisgl ...` sets it", NULL},
 #ifdef MINISGL_FAULTS
     {"fault", "", NULL, TEXT, AT(fault), 0, 0, "RANK:STEP:hang|exit|differ", NULL, CMD_RUNS, "let a rank go wrong, for tests", NULL},
 #endif

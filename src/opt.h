@@ -38,7 +38,7 @@ struct options {
     const char *modelscope_token, *modelscope_endpoint, *modelscope_cache;
     int64_t tp, port, threads, num_tokenizer;
     int64_t max_running, max_seq_len, max_prefill, page_size, num_pages, cuda_graph_max_bs, max_queued;
-    int64_t comm_timeout, target_itl, request_timeout, max_connections, max_body, seed, shard_bytes;
+    int64_t comm_timeout, processes, target_itl, request_timeout, max_connections, max_body, seed, shard_bytes;
     int64_t hub_timeout;
     int64_t gpus, sim_requests, max_tokens, input_length, output_length; /* simulate */
     double memory_ratio, rate_scale, rate, shared_prefix;

@@ -18,6 +18,10 @@ static const char *const names[] = {"DEBUG", "INFO", "WARNING", "ERROR"};
 
 void log_set_style(const struct log_style *s) { style = *s; }
 void log_set_rank(int r) { rank = r; }
+void log_quiet(enum log_level lowest) {
+    if (style.lowest > LOG_DEBUG && style.lowest < lowest) style.lowest = lowest;
+}
+
 bool log_on_terminal(void) { return !style.json && isatty(STDERR_FILENO); }
 
 static void add_time(struct buf *b) {

@@ -15,6 +15,8 @@ struct log_style {
 
 /* Text from LOG_INFO on, nothing in front, until set; set before threads start. */
 void log_set_style(const struct log_style *style);
+/* Drop also what is less important than this, but keep all when debugging. */
+void log_quiet(enum log_level lowest);
 /* The calling thread is this rank from now on (-1, as threads begin: none). */
 void log_set_rank(int rank);
 /* Whether a line on standard error may be drawn again and again, as progress bars do: text format on a terminal. */

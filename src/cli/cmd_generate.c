@@ -15,6 +15,8 @@ int cmd_generate(int argc, char **argv) {
         err_input(&e, "--raw goes with a PROMPT on the command line; a line of input says the same with \"prompt\"");
         return cli_fail(&e);
     }
+    if (app_join(&app, &o, &e)) return cli_fail(&e);
+    if (app_follows(&app)) return app_follow(&app, &o);
     if (app_open(&app, &o, &e)) return cli_fail(&e);
     struct cli_front front;
     cli_front_init(&front, &app, &o);

@@ -34,6 +34,8 @@ int cmd_serve(int argc, char **argv) {
     if (o.help) return cli_help(CMD_SERVE);
     cli_begin(&o);
     static struct app app; /* its stats outlive every thread */
+    if (app_join(&app, &o, &e)) return cli_fail(&e);
+    if (app_follows(&app)) return app_follow(&app, &o);
     struct serve_args args = {.host = o.host,
                               .port = (int)o.port,
                               .api_key = o.api_key,

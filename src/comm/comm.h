@@ -78,6 +78,8 @@ int comm_threads_new(struct comm_threads **out, int32_t n_ranks, uint64_t timeou
 void comm_threads_free(struct comm_threads *g);
 /* The handle of a rank; lives as long as the group. */
 struct comm *comm_threads_rank(struct comm_threads *g, int32_t rank);
+/* Where the group is a part of a larger one: the number of its first rank there, for messages. */
+void comm_threads_number_from(struct comm_threads *g, int32_t first);
 /* This rank will not come any more (an error, its thread ends): every call that others make or are in returns -1. `sentence` is copied;
  * the first one is kept. */
 void comm_threads_fail(struct comm_threads *g, int32_t rank, const char *sentence);

@@ -35,7 +35,7 @@ struct rank {
 };
 
 struct comm_threads {
-    int32_t n_ranks;
+    int32_t n_ranks, first; /* first: for messages */
     uint64_t timeout_ns, spin_ns;
     struct rank *ranks;
     struct place *places;
@@ -69,7 +69,7 @@ static int tell_late(struct comm_threads *g, const struct rank *r, int32_t late,
     if (c->layer >= 0) snprintf(where, sizeof where, " of layer %d", c->layer);
     err_machine(e, "rank %d did not come to step %llu, %s%s, within %.0f s, where rank %d waits for it; its thread or its machine hangs. Restart; "
                    "where a step really takes so long, give a higher --comm-timeout",
-                late, (unsigned long long)c->step, c->what, where, (double)g->timeout_ns / 1e9, c->rank);
+                g->first + late, (unsigned long long)c->step, c->what, where, (double)g->timeout_ns / 1e9, g->first + c->rank);
     comm_threads_fail(g, c->rank, e->text);
     return -1;
 }
@@ -206,6 +206,8 @@ void comm_threads_free(struct comm_threads *g) {
     free(g->places);
     free(g);
 }
+
+void comm_threads_number_from(struct comm_threads *g, int32_t first) { g->first = first; }
 
 struct comm *comm_threads_rank(struct comm_threads *g, int32_t rank) { return &g->ranks[rank].comm; }
 

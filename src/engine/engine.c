@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "comm/comm.h"
+#include "comm/hosts.h"
 #include "model/decoder.h"
 
 #include <pthread.h>
@@ -27,7 +28,7 @@ enum rank_state { RANK_STARTING, RANK_OPEN, RANK_FAILED };
 
 struct rank {
     struct engine *g;
-    int32_t id;
+    int32_t id, local; /* of all ranks; within this process */
     struct decoder decoder;
     struct dev *dev;
     struct dev_shape shape;
@@ -42,7 +43,9 @@ struct rank {
 
 struct engine {
     struct engine_args args;
-    struct comm_threads *comm; /* NULL at one rank */
+    struct comm_threads *comm; /* of this process's ranks; NULL at one rank */
+    int32_t n_local;           /* ranks of this process */
+    char *packed;              /* a batch for, or from, another process */
     struct rank *ranks;
     struct order orders[ORDERS]; /* the last ones posted, used in turn */
     uint32_t n_posted, n_collected;
@@ -52,7 +55,7 @@ static struct shard shard_of(const struct rank *r) { return (struct shard){.rank
 
 static int rank_load(struct rank *r, struct err *e) {
     const struct engine_args *a = &r->g->args;
-    decoder_init(&r->decoder, a->config, &a->weights[r->id], shard_of(r));
+    decoder_init(&r->decoder, a->config, &a->weights[r->local], shard_of(r));
     decoder_shape(&r->shape, a->config, &r->decoder, shard_of(r));
     r->shape.max_len = a->max_len;
     r->shape.page_size = a->page_size;
@@ -64,11 +67,16 @@ static int rank_load(struct rank *r, struct err *e) {
     return a->maker->load(r->dev, &r->shape, &prog, e);
 }
 
+static struct comm *rank_comm(const struct rank *r) {
+    if (r->g->args.hosts) return comm_hosts_rank(r->g->args.hosts, r->local);
+    return r->g->comm ? comm_threads_rank(r->g->comm, r->local) : NULL;
+}
+
 static int rank_open(struct rank *r, struct err *e) {
     struct dev_args dev = r->g->args.dev;
     dev.rank = r->id;
     dev.n_ranks = r->g->args.n_ranks;
-    dev.comm = r->g->comm ? comm_threads_rank(r->g->comm, r->id) : NULL;
+    dev.comm = rank_comm(r);
     return r->g->args.maker->open(&r->dev, &dev, e) || rank_load(r, e) ? -1 : 0;
 }
 
@@ -101,7 +109,7 @@ static int rank_launch(struct rank *r, const struct batch *b, struct err *e) {
 /* ---- the other ranks' threads ---- */
 
 static void rank_fail(struct rank *r) {
-    comm_threads_fail(r->g->comm, r->id, r->err.text);
+    comm_threads_fail(r->g->comm, r->local, r->err.text);
     atomic_store(&r->state, RANK_FAILED);
     futex_wake(&r->state, 1);
     atomic_fetch_add(&r->done, 0x40000000); /* rank 0 may wait for it */
@@ -131,6 +139,7 @@ static void *rank_main(void *arg) {
     char name[16];
     snprintf(name, sizeof name, "rank %d", r->id);
     pthread_setname_np(pthread_self(), name);
+    log_set_rank(r->id);
     if (rank_open(r, &r->err)) {
         rank_fail(r);
         return NULL;
@@ -151,7 +160,7 @@ static void *rank_main(void *arg) {
 
 static void post(struct engine *g, struct order order) {
     g->orders[g->n_posted++ % ORDERS] = order;
-    for (int32_t i = 1; i < g->args.n_ranks; i++) {
+    for (int32_t i = 1; i < g->n_local; i++) {
         atomic_fetch_add(&g->ranks[i].posted, 1);
         futex_wake(&g->ranks[i].posted, 1);
     }
@@ -178,17 +187,20 @@ static int wait_for(struct rank *r, uint32_t n, struct err *e) {
 
 /* ---- life ---- */
 
+/* Process 0 of several: it tells the others what to do. */
+static bool leads(const struct engine *g) { return g->args.hosts && comm_hosts_first(g->args.hosts) == 0; }
+
 static int start_others(struct engine *g, struct err *e) {
-    for (int32_t i = 1; i < g->args.n_ranks; i++) {
+    for (int32_t i = 1; i < g->n_local; i++) {
         struct rank *r = &g->ranks[i];
-        if (pthread_create(&r->thread, NULL, rank_main, r)) return err_machine(e, "the system refused the thread of rank %d of %d", i, g->args.n_ranks);
+        if (pthread_create(&r->thread, NULL, rank_main, r)) return err_machine(e, "the system refused the thread of rank %d of %d", r->id, g->args.n_ranks);
         r->started = true;
     }
     return 0;
 }
 
 static int wait_open(struct engine *g, struct err *e) {
-    for (int32_t i = 1; i < g->args.n_ranks; i++) {
+    for (int32_t i = 1; i < g->n_local; i++) {
         struct rank *r = &g->ranks[i];
         while (atomic_load(&r->state) == RANK_STARTING) futex_wait(&r->state, RANK_STARTING, 0);
         if (atomic_load(&r->state) == RANK_FAILED) {
@@ -201,10 +213,13 @@ static int wait_open(struct engine *g, struct err *e) {
 
 static int open_ranks(struct engine *g, struct err *e) {
     const struct engine_args *a = &g->args;
-    if (a->n_ranks > 1 && comm_threads_new(&g->comm, a->n_ranks, a->comm_timeout_ns, a->comm_spin_ns, e)) return -1;
-    g->ranks = mem_aligned(64, (size_t)a->n_ranks * sizeof *g->ranks);
-    memset(g->ranks, 0, (size_t)a->n_ranks * sizeof *g->ranks);
-    for (int32_t i = 0; i < a->n_ranks; i++) g->ranks[i] = (struct rank){.g = g, .id = i};
+    int32_t first = a->hosts ? comm_hosts_first(a->hosts) : 0;
+    g->n_local = a->hosts ? comm_hosts_local(a->hosts) : a->n_ranks;
+    if (a->hosts) g->comm = comm_hosts_threads(a->hosts);
+    else if (a->n_ranks > 1 && comm_threads_new(&g->comm, a->n_ranks, a->comm_timeout_ns, a->comm_spin_ns, e)) return -1;
+    g->ranks = mem_aligned(64, (size_t)g->n_local * sizeof *g->ranks);
+    memset(g->ranks, 0, (size_t)g->n_local * sizeof *g->ranks);
+    for (int32_t i = 0; i < g->n_local; i++) g->ranks[i] = (struct rank){.g = g, .id = first + i, .local = i};
     if (start_others(g, e)) return -1;
     if (!rank_open(&g->ranks[0], e)) return wait_open(g, e);
     if (g->comm) comm_threads_fail(g->comm, 0, e->text);
@@ -226,13 +241,16 @@ int engine_open(struct engine **out, const struct engine_args *a, struct err *e)
 
 void engine_close(struct engine *g) {
     if (!g) return;
+    struct err ignored; /* they end anyway when this process does */
+    if (leads(g)) comm_hosts_order(g->args.hosts, ORDER_STOP, NULL, 0, &ignored);
     if (g->ranks) post(g, (struct order){.kind = ORDER_STOP});
-    for (int32_t i = 0; g->ranks && i < g->args.n_ranks; i++) {
+    for (int32_t i = 0; g->ranks && i < g->n_local; i++) {
         if (g->ranks[i].started) pthread_join(g->ranks[i].thread, NULL);
         rank_close(&g->ranks[i]);
     }
     free(g->ranks);
-    comm_threads_free(g->comm);
+    free(g->packed);
+    if (!g->args.hosts) comm_threads_free(g->comm);
     free(g);
 }
 
@@ -246,17 +264,65 @@ struct engine_bytes engine_bytes(const struct engine *g, int32_t rank) {
     return b;
 }
 
-int engine_launch(struct engine *g, const struct batch *b, struct err *e) {
+int32_t engine_first(const struct engine *g) { return g->ranks[0].id; }
+int32_t engine_local(const struct engine *g) { return g->n_local; }
+
+static int launch_here(struct engine *g, const struct batch *b, struct err *e) {
     post(g, (struct order){.kind = ORDER_LAUNCH, .batch = b});
     return rank_launch(&g->ranks[0], b, e);
 }
 
-int engine_collect(struct engine *g, const struct result **r, struct err *e) {
-    *r = &g->ranks[0].result;
+static int collect_here(struct engine *g, struct err *e) {
     post(g, (struct order){.kind = ORDER_COLLECT});
     if (g->args.maker->collect(g->ranks[0].dev, &g->ranks[0].result, e)) return -1;
     g->n_collected++;
-    for (int32_t i = 1; i < g->args.n_ranks; i++)
+    for (int32_t i = 1; i < g->n_local; i++)
         if (wait_for(&g->ranks[i], g->n_collected, e)) return -1;
     return 0;
+}
+
+int engine_launch(struct engine *g, const struct batch *b, struct err *e) {
+    if (leads(g)) {
+        if (!g->packed) g->packed = mem_alloc(b->size);
+        if (comm_hosts_order(g->args.hosts, ORDER_LAUNCH, g->packed, batch_pack(b, g->packed), e)) return -1;
+    }
+    return launch_here(g, b, e);
+}
+
+int engine_collect(struct engine *g, const struct result **r, struct err *e) {
+    *r = &g->ranks[0].result;
+    if (leads(g) && comm_hosts_order(g->args.hosts, ORDER_COLLECT, NULL, 0, e)) return -1;
+    return collect_here(g, e);
+}
+
+/* ---- several processes ---- */
+
+bool engine_wants_beat(const struct engine *g) { return leads(g); }
+int engine_beat(struct engine *g, struct err *e) { return comm_hosts_beat(g->args.hosts, e); }
+
+int engine_follow(struct engine *g, struct err *e) {
+    size_t size = batch_size(&g->args.limits), n;
+    struct batch *batch[2];
+    uint32_t kind;
+    int rc = -1;
+    g->packed = mem_alloc(size);
+    for (int i = 0; i < 2; i++) batch[i] = batch_init(mem_aligned(64, size), &g->args.limits);
+    for (int turn = 0;;) {
+        if (comm_hosts_take(g->args.hosts, &kind, g->packed, size, &n, e)) break;
+        if (kind == ORDER_LAUNCH) {
+            struct batch *b = batch[turn++ & 1];
+            if (batch_unpack(b, g->packed, n)) {
+                err_machine(e, "process 0 sent a batch that does not fit this process's settings or its checksum");
+                break;
+            }
+            if (launch_here(g, b, e)) break;
+        } else if (kind == ORDER_COLLECT) {
+            if (collect_here(g, e)) break;
+        } else {
+            rc = 0;
+            break;
+        }
+    }
+    for (int i = 0; i < 2; i++) free(batch[i]);
+    return rc;
 }

@@ -2,7 +2,7 @@
  *
  * The engine owns the step programs, the devices and the threads of all ranks but rank 0, which runs in the caller's thread (the
  * scheduler's); all calls come from that thread. Only rank 0's results are handed out: all ranks compute the same tokens.
- * A batch is handed to the other ranks by pointer. After an error the machine is broken: end the process. */
+ * A batch is handed to the other ranks by pointer, to other processes by message. After an error the machine is broken: end the process. */
 #ifndef MINISGL_ENGINE_ENGINE_H
 #define MINISGL_ENGINE_ENGINE_H
 #include "base/err.h"
@@ -20,8 +20,9 @@ struct fault {
 
 struct engine_args {
     const struct config *config;     /* outlives the engine */
-    const struct weights *weights;   /* [n_ranks], bound with shard {rank, n_ranks}; outlive the engine */
-    int32_t n_ranks;                 /* 1, 2, 4 or 8 */
+    const struct weights *weights;   /* of this process's ranks, bound with shard {rank, n_ranks}; outlive the engine */
+    int32_t n_ranks;                 /* 1, 2, 4 or 8, in all processes */
+    struct comm_hosts *hosts;        /* NULL: all ranks are in this process */
     const struct dev_maker *maker;
     struct dev_args dev;             /* threads and instruction set of each rank; rank and comm are the engine's to fill */
     struct batch_limits limits;
@@ -48,9 +49,21 @@ struct engine_bytes {
 };
 struct engine_bytes engine_bytes(const struct engine *g, int32_t rank);
 
+/* The ranks of this process. */
+int32_t engine_first(const struct engine *g);
+int32_t engine_local(const struct engine *g);
+
 /* Start a step; b stays unchanged until its result was collected. At most two are under way. */
 int engine_launch(struct engine *g, const struct batch *b, struct err *e);
 /* Wait for the oldest step under way. *r's rows stay valid until the next call. */
 int engine_collect(struct engine *g, const struct result **r, struct err *e);
+
+/* Several processes. Process 0 calls engine_beat about every ENGINE_BEAT_NS while it has no work: the others are alive,
+ * and know that it is. */
+enum { ENGINE_BEAT_NS = 500000000 };
+bool engine_wants_beat(const struct engine *g);
+int engine_beat(struct engine *g, struct err *e);
+/* The other processes call this instead of launch and collect: carry out what process 0 launches, until it closes its engine (0). */
+int engine_follow(struct engine *g, struct err *e);
 
 #endif

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 static size_t budget(const struct room_args *a) {
-    double all = a->shared ? (double)a->memory / a->fit.n_ranks : (double)a->memory;
+    double all = (double)a->memory / (a->sharers > 1 ? a->sharers : 1);
     return (size_t)(all * a->ratio);
 }
 
@@ -34,7 +34,7 @@ static struct room_args with_step(const struct room_args *a, int32_t prefill, in
 /* Each option alone; the first value of each, going from what was asked for, that makes the model fit. */
 static void advise(struct buf *to, const struct room_args *a) {
     size_t before = to->len;
-    for (int32_t n = a->fit.n_ranks * 2; n <= 8 && !a->shared; n *= 2) {
+    for (int32_t n = a->fit.n_ranks * 2; n <= 8 && !a->host && a->sharers <= 1; n *= 2) {
         struct room_args b = *a;
         b.fit.n_ranks = n;
         if (!fits(&b)) continue;
@@ -71,7 +71,7 @@ static int refuse(const struct room_args *a, const struct fit *f, struct err *e)
                  "--memory-ratio %g of what is free%s. What would make it fit, each alone: %.400s",
               a->fit.n_ranks > 1 ? "each rank" : "it", (double)needed(a, f) / 1e9, (double)f->weights / 1e9, (double)f->buffers / 1e9,
               (long long)(a->num_pages > 2 ? a->num_pages : 2), (double)(needed(a, f) - f->weights - f->buffers) / 1e9, (double)budget(a) / 1e9,
-              a->ratio, a->shared && a->fit.n_ranks > 1 ? ", shared by the ranks" : "", buf_str(&advice) + 2);
+              a->ratio, a->sharers > 1 ? ", shared by the ranks" : "", buf_str(&advice) + 2);
     buf_release(&advice);
     return -1;
 }

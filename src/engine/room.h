@@ -10,7 +10,8 @@ struct room_args {
     int64_t num_pages;    /* -1: as many as fit and can be used */
     size_t memory;        /* free bytes that one rank finds */
     double ratio;         /* share of it that may be taken */
-    bool shared;          /* all ranks find the same memory: more of them do not help */
+    int32_t sharers;      /* ranks that find the same memory; more than 1: further ranks do not help */
+    bool host;            /* the memory is the machine's own: the same */
 };
 
 struct room {

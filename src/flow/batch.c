@@ -78,3 +78,61 @@ static uint32_t checksum(const struct batch *b) {
 void batch_seal(struct batch *b) { b->checksum = checksum(b); }
 
 int batch_check(const struct batch *b) { return b->abi == BATCH_ABI && b->checksum == checksum(b) ? 0 : -1; }
+
+/* ---- for another process: the header, then the arrays one behind the other ---- */
+
+struct run {
+    void *at;
+    size_t n;
+};
+
+static void runs_of(const struct batch *b, struct run r[4]) {
+    r[0] = (struct run){batch_seqs(b), (size_t)b->n_seqs * sizeof(struct batch_seq)};
+    r[1] = (struct run){batch_slots(b), (size_t)b->n_slots * sizeof(struct batch_slot)};
+    r[2] = (struct run){batch_pages(b), (size_t)b->n_pages * sizeof(struct batch_page)};
+    r[3] = (struct run){batch_tokens(b), (size_t)b->n_given * sizeof(int32_t)};
+}
+
+size_t batch_pack(const struct batch *b, void *out) {
+    struct run r[4];
+    char *to = out;
+    memcpy(to, b, sizeof *b);
+    to += sizeof *b;
+    runs_of(b, r);
+    for (int i = 0; i < 4; i++) {
+        memcpy(to, r[i].at, r[i].n);
+        to += r[i].n;
+    }
+    return (size_t)(to - (char *)out);
+}
+
+/* The arrays lie where `to` has them and the counts fit between. */
+static int same_limits(const struct batch *to, const struct batch *h) {
+    if (h->abi != BATCH_ABI || h->seqs_at != to->seqs_at || h->slots_at != to->slots_at || h->pages_at != to->pages_at ||
+        h->tokens_at != to->tokens_at || h->size != to->size)
+        return 0;
+    if (h->n_seqs < 0 || h->n_slots < 0 || h->n_pages < 0 || h->n_given < 0) return 0;
+    return (size_t)h->n_seqs * sizeof(struct batch_seq) <= h->slots_at - h->seqs_at &&
+           (size_t)h->n_slots * sizeof(struct batch_slot) <= h->pages_at - h->slots_at &&
+           (size_t)h->n_pages * sizeof(struct batch_page) <= h->tokens_at - h->pages_at &&
+           (size_t)h->n_given * sizeof(int32_t) <= h->size - h->tokens_at;
+}
+
+int batch_unpack(struct batch *to, const void *packed, size_t n) {
+    struct batch h;
+    struct run r[4];
+    const char *from = (const char *)packed + sizeof h;
+    if (n < sizeof h) return -1;
+    memcpy(&h, packed, sizeof h);
+    if (!same_limits(to, &h)) return -1;
+    *to = h;
+    runs_of(to, r);
+    size_t want = sizeof h;
+    for (int i = 0; i < 4; i++) want += r[i].n;
+    if (n != want) return -1;
+    for (int i = 0; i < 4; i++) {
+        memcpy(r[i].at, from, r[i].n);
+        from += r[i].n;
+    }
+    return batch_check(to);
+}

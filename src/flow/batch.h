@@ -61,6 +61,11 @@ void batch_reset(struct batch *b, uint64_t step); /* empty; offsets stay */
 void batch_seal(struct batch *b);                 /* compute the checksum when it is complete */
 int batch_check(const struct batch *b);           /* 0 when abi and checksum fit */
 
+/* For another process: what is in use, without gaps, into out (b->size bytes are enough); how many bytes. */
+size_t batch_pack(const struct batch *b, void *out);
+/* The other way; to was laid out by batch_init. -1: the bytes are not a batch of the same limits. */
+int batch_unpack(struct batch *to, const void *packed, size_t n);
+
 static inline struct batch_seq *batch_seqs(const struct batch *b) {
     return (struct batch_seq *)((char *)b + b->seqs_at);
 }

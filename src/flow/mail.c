@@ -74,6 +74,20 @@ void inbox_take(struct inbox *in, bool wait, struct inbox_news *news) {
     pthread_mutex_unlock(&in->lock);
 }
 
+bool inbox_wait(struct inbox *in, uint64_t ns) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    ns += (uint64_t)until.tv_nsec;
+    until.tv_sec += (time_t)(ns / 1000000000);
+    until.tv_nsec = (long)(ns % 1000000000);
+    pthread_mutex_lock(&in->lock);
+    int rc = 0;
+    while (!rc && !in->news && !in->draining) rc = pthread_cond_timedwait(&in->wake, &in->lock, &until);
+    bool news = in->news || in->draining;
+    pthread_mutex_unlock(&in->lock);
+    return news;
+}
+
 int outbox_init(struct outbox *out) {
     *out = (struct outbox){.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
     if (out->event_fd < 0) return -1;

@@ -44,6 +44,9 @@ struct inbox_news {
 };
 void inbox_take(struct inbox *in, bool wait, struct inbox_news *news);
 
+/* Sleep until there is news or ns have passed. True: news. */
+bool inbox_wait(struct inbox *in, uint64_t ns);
+
 /* ---- outbox: one sender (the scheduler thread), one receiver (an I/O thread, or a CLI) ---- */
 
 struct outbox {

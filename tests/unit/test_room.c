@@ -79,7 +79,7 @@ static void advice_is_computed(void **state) {
     check_advice(&c, tight, "--max-prefill-length", 4096);
     check_advice(&c, tight, "--memory-ratio", -1);
     a = args_for(&c, (size_t)9 << 30);
-    a.shared = true; /* more ranks of one machine do not help */
+    a.host = true; /* more ranks of one machine do not help */
     assert_int_equal(room_plan(&r, &a, &e), -1);
     assert_true(advised(e.text, "--tp") < 0);
     assert_non_null(strstr(e.text, "a smaller model or more memory"));
