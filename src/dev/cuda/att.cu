@@ -5,6 +5,7 @@
 enum { WARPS = 4 };
 
 template <class A, int NE> __global__ void __launch_bounds__(WARPS * 32) plain_kernel(struct tabs t, struct att_args a) {
+    early();
     __shared__ float s_m[WARPS], s_l[WARPS], s_out[WARPS][NE * 32];
     int row = blockIdx.x, head = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32, D = a.head_dim;
     if (row >= t.head->n_tokens) return;
@@ -47,8 +48,8 @@ template <class A, int NE> __global__ void __launch_bounds__(WARPS * 32) plain_k
 
 template <class A> static void plain_launch(struct tabs t, struct att_args a, int32_t tokens, cudaStream_t stream) {
     dim3 grid(tokens, a.n_heads);
-    if (a.head_dim <= 128) plain_kernel<A, 4><<<grid, WARPS * 32, 0, stream>>>(t, a);
-    else plain_kernel<A, 16><<<grid, WARPS * 32, 0, stream>>>(t, a);
+    if (a.head_dim <= 128) launch(plain_kernel<A, 4>, grid, WARPS * 32, 0, stream, t, a);
+    else launch(plain_kernel<A, 16>, grid, WARPS * 32, 0, stream, t, a);
 }
 
 void k_att_plain(struct tabs t, struct att_args a, int32_t tokens, cudaStream_t stream) {

@@ -2,6 +2,7 @@
 #ifndef MINISGL_DEV_CUDA_ATT_H
 #define MINISGL_DEV_CUDA_ATT_H
 #include "dev/cuda/kernel.h"
+#include "dev/cuda/launch.h"
 #include "dev/cuda/mma.h"
 
 template <class T> __device__ __forceinline__ const T *block_part(const struct step_head *h, uint32_t at) {

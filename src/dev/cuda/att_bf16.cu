@@ -4,4 +4,7 @@
 
 void att_fi_bf16(struct tabs t, struct att_args a, cudaStream_t stream) { fi_by_size<bf16>(t, a, stream); }
 void att_fa_bf16(struct tabs t, struct att_args a, cudaStream_t stream) { fa_by_size<bf16>(t, a, stream); }
-int att_init_bf16(void) { return fa_init<bf16>(); }
+int att_init_bf16(void) {
+    int bad = fa_init<bf16>();
+    return bad ? bad : fi_init<bf16>();
+}

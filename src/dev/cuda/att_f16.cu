@@ -4,4 +4,7 @@
 
 void att_fi_f16(struct tabs t, struct att_args a, cudaStream_t stream) { fi_by_size<f16>(t, a, stream); }
 void att_fa_f16(struct tabs t, struct att_args a, cudaStream_t stream) { fa_by_size<f16>(t, a, stream); }
-int att_init_f16(void) { return fa_init<f16>(); }
+int att_init_f16(void) {
+    int bad = fa_init<f16>();
+    return bad ? bad : fi_init<f16>();
+}

@@ -21,6 +21,7 @@ template <class A, int D> __device__ __forceinline__ void fa_load(A (*to)[D + 8]
 }
 
 template <class A, int D> __global__ void __launch_bounds__(FA_WARPS * 32) fa_kernel(struct tabs t, struct att_args a) {
+    early();
     extern __shared__ __align__(16) char shared[];
     typedef A row_t[D + 8];
     row_t *sq = (row_t *)shared, *sk = sq + FA_ROWS, *sv = sk + 2 * FA_KEYS; /* two stages of K, two of V */
@@ -139,7 +140,7 @@ template <class A, int D> __global__ void __launch_bounds__(FA_WARPS * 32) fa_ke
 }
 
 template <class A, int D> static void fa_launch(struct tabs t, struct att_args a, cudaStream_t stream) {
-    fa_kernel<A, D><<<a.grid, FA_WARPS * 32, fa_shared(D), stream>>>(t, a);
+    launch(fa_kernel<A, D>, a.grid, FA_WARPS * 32, fa_shared(D), stream, t, a);
 }
 
 template <class A> static void fa_by_size(struct tabs t, struct att_args a, cudaStream_t stream) {

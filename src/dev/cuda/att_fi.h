@@ -1,14 +1,34 @@
 /* att_fi.h: `fi`, attention of sequences with one new token. A thread block of four warps takes one (range of positions, KV head)
- * at a time, with all query heads of that KV head as the rows of a matrix product (padded to 16, or 8 where that is enough). K and V
- * go from memory straight into registers, 16 bytes a lane: a dot product does not mind in which order its k runs, so
- * the lane that holds column c of a fragment takes 8 neighbours at 8 c; and a row of V gives 8 columns, one to each of 8
- * fragments. Warps take tiles of 16 positions in turn and join their sums in order of warp. A sequence that was cut leaves
- * partial results; the block that comes last joins them in order of part. Nothing depends on which block was fast. */
+ * at a time, with all query heads of that KV head as the rows of a matrix product (padded to 16, or 8 where that is enough). Each
+ * warp takes tiles of 16 positions in turn, through a ring of its own in shared memory: while it computes with one tile, copies of
+ * the next ones are under way, and no warp waits for another. At the end warps join their sums in order of warp. A
+ * sequence that was cut leaves partial results; the block that comes last joins them in order of part. Nothing depends on which
+ * block was fast. */
 #ifndef MINISGL_DEV_CUDA_ATT_FI_H
 #define MINISGL_DEV_CUDA_ATT_FI_H
 #include "dev/cuda/att.h"
 
 enum { FI_WARPS = 4, FI_TILE = 16 };
+
+template <int D> constexpr int fi_stages = D <= 128 ? 3 : 2;
+template <int D> constexpr size_t fi_shared = (size_t)FI_WARPS * fi_stages<D> * 2 * FI_TILE * (D + 8) * 2;
+
+/* A tile of K and V into one stage of a warp's ring. Rows after `last` are copies of it: their weights are zero. */
+template <class A, int D>
+__device__ __forceinline__ void fi_load(A (*to)[D + 8], const struct att_args &a, const int32_t *pages, int kh, size_t v_at, int base, int last) {
+    constexpr int CHUNKS = D / 8, ALL = FI_TILE * CHUNKS;
+    const int lane = threadIdx.x % 32;
+    const bool one_page = a.page_shift >= 4 && base + FI_TILE - 1 <= last;
+    size_t first = one_page ? kv_at(a, pages, kh, base) : 0;
+#pragma unroll
+    for (int i = 0; i < (ALL + 31) / 32; i++) {
+        int at = i * 32 + lane, row = at / CHUNKS, chunk = at % CHUNKS * 8;
+        if (ALL % 32 && at >= ALL) break;
+        size_t from = one_page ? first + row * D : kv_at(a, pages, kh, base + row < last ? base + row : last);
+        copy16(&to[row][chunk], (const A *)a.kv + from + chunk, true);
+        copy16(&to[FI_TILE + row][chunk], (const A *)a.kv + from + v_at + chunk, true);
+    }
+}
 
 /* Accumulators of one fragment column: rows g and, unless HALF, g + 8. */
 template <bool HALF> struct fi_acc {
@@ -23,65 +43,70 @@ template <class A> __device__ __forceinline__ void fi_mma(float (&c)[4], unsigne
 }
 
 template <class A, int D, bool HALF> __global__ void __launch_bounds__(FI_WARPS * 32) fi_kernel(struct tabs t, struct att_args a) {
-    constexpr int ROWS = HALF ? 8 : 16, NR = HALF ? 1 : 2, STEPS = D / 32, FULL = D / 64, REST = D % 64 / 32, NT = D / 8;
-    __shared__ float s_out[ROWS][D + 4], s_m[FI_WARPS][ROWS], s_l[FI_WARPS][ROWS];
+    early();
+    constexpr int ROWS = HALF ? 8 : 16, NR = HALF ? 1 : 2, STEPS = D / 16, NT = D / 8, STAGES = fi_stages<D>;
+    extern __shared__ __align__(16) char shared[];
+    __shared__ float s_m[FI_WARPS][ROWS], s_l[FI_WARPS][ROWS];
     __shared__ int s_last;
+    typedef A row_t[D + 8];
     const struct step_head *h = t.head;
     const int K = a.n_kv_heads, G = a.n_heads / K, lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, c = lane % 4;
     const int units = h->n_fi * K;
     const float scale = a.scale * LOG2E;
     const size_t v_at = (size_t)K * a.page_size * D;
+    row_t *ring = (row_t *)shared + warp * STAGES * 2 * FI_TILE;
+    float(*s_out)[D + 4] = (float(*)[D + 4]) shared; /* the rings' memory, when they are done */
     for (int u = blockIdx.x; u < units; u += gridDim.x) {
         const struct fi_item it = block_part<struct fi_item>(h, h->fi_at)[u / K];
         const struct step_seq s = block_part<struct step_seq>(h, h->seqs_at)[it.seq];
-        const int kh = u % K;
+        const int kh = u % K, last = it.end - 1, seen = first_seen(a, s.pos);
         const int32_t *pages = t.pages + (size_t)s.slot * t.table_len;
-        uint4 q[NR][STEPS];
+        const int from = ((seen > it.begin ? seen : it.begin) & ~(FI_TILE - 1)) + warp * FI_TILE;
+        int ahead = from;
 #pragma unroll
-        for (int r = 0; r < NR; r++)
+        for (int i = 0; i < STAGES - 1; i++, ahead += FI_WARPS * FI_TILE) {
+            if (ahead < it.end) fi_load<A, D>(ring + i * 2 * FI_TILE, a, pages, kh, v_at, ahead, last);
+            copy_commit();
+        }
+        unsigned q[STEPS][2 * NR];
+#pragma unroll
+        for (int r = 0; r < NR; r++) {
+            const A *p = (const A *)a.q + (size_t)s.first * a.ldq + (size_t)(kh * G + g + 8 * r) * D + 2 * c;
+            bool real = g + 8 * r < G;
 #pragma unroll
             for (int j = 0; j < STEPS; j++) {
-                const A *p = (const A *)a.q + (size_t)s.first * a.ldq + (size_t)(kh * G + g + 8 * r) * D + 32 * j + 8 * c;
-                q[r][j] = g + 8 * r < G ? *reinterpret_cast<const uint4 *>(p) : make_uint4(0, 0, 0, 0);
+                q[j][r] = real ? *reinterpret_cast<const unsigned *>(p + 16 * j) : 0;
+                q[j][NR + r] = real ? *reinterpret_cast<const unsigned *>(p + 16 * j + 8) : 0;
             }
-        float m[NR], l[NR];
-        float o[NT][2 * NR];
+        }
+        float m[NR], l[NR], o[NT][2 * NR];
 #pragma unroll
         for (int r = 0; r < NR; r++) m[r] = -INFINITY, l[r] = 0;
 #pragma unroll
         for (int j = 0; j < NT; j++)
 #pragma unroll
             for (int r = 0; r < 2 * NR; r++) o[j][r] = 0;
-        const int seen = first_seen(a, s.pos), from = seen > it.begin ? seen : it.begin, last = it.end - 1;
-        const A *kv = (const A *)a.kv;
-        for (int base = (from & ~(FI_TILE - 1)) + warp * FI_TILE; base < it.end; base += FI_WARPS * FI_TILE) {
-            uint4 k[2][STEPS], v[4][FULL ? FULL : 1];
-            uint2 vr[4];
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                int pos = base + 8 * r + g;
-                const A *p = kv + kv_at(a, pages, kh, pos < last ? pos : last) + 8 * c;
-#pragma unroll
-                for (int j = 0; j < STEPS; j++) k[r][j] = __ldg(reinterpret_cast<const uint4 *>(p + 32 * j));
-            }
-#pragma unroll
-            for (int r = 0; r < 4; r++) {
-                int pos = base + 2 * c + (r & 1) + 8 * (r >> 1);
-                const A *p = kv + v_at + kv_at(a, pages, kh, pos < last ? pos : last);
-#pragma unroll
-                for (int j = 0; j < FULL; j++) v[r][j] = __ldg(reinterpret_cast<const uint4 *>(p + 64 * j + 8 * g));
-                if (REST) vr[r] = __ldg(reinterpret_cast<const uint2 *>(p + 64 * FULL + 4 * g));
-            }
+        int stage = 0, fill = STAGES - 1;
+        for (int base = from; base < it.end; base += FI_WARPS * FI_TILE) {
+            if (ahead < it.end) fi_load<A, D>(ring + fill * 2 * FI_TILE, a, pages, kh, v_at, ahead, last);
+            copy_commit();
+            ahead += FI_WARPS * FI_TILE;
+            fill = fill + 1 == STAGES ? 0 : fill + 1;
+            copy_wait<STAGES - 1>();
+            __syncwarp();
+            row_t *k = ring + stage * 2 * FI_TILE, *v = k + FI_TILE;
+            stage = stage + 1 == STAGES ? 0 : stage + 1;
             float sc[2][2 * NR];
 #pragma unroll
-            for (int r = 0; r < 2; r++) {
+            for (int r = 0; r < 2; r++)
 #pragma unroll
                 for (int i = 0; i < 2 * NR; i++) sc[r][i] = 0;
 #pragma unroll
-                for (int j = 0; j < STEPS; j++) {
-                    fi_mma<A>(sc[r], q[0][j].x, q[NR - 1][j].x, q[0][j].y, q[NR - 1][j].y, k[r][j].x, k[r][j].y);
-                    fi_mma<A>(sc[r], q[0][j].z, q[NR - 1][j].z, q[0][j].w, q[NR - 1][j].w, k[r][j].z, k[r][j].w);
-                }
+            for (int j = 0; j < STEPS; j++) {
+                unsigned kb[4];
+                ldsm4(kb, &k[lane % 8 + lane / 16 * 8][j * 16 + lane / 8 % 2 * 8]);
+                fi_mma<A>(sc[0], q[j][0], q[j][NR - 1], q[j][NR], q[j][2 * NR - 1], kb[0], kb[1]);
+                fi_mma<A>(sc[1], q[j][0], q[j][NR - 1], q[j][NR], q[j][2 * NR - 1], kb[2], kb[3]);
             }
             unsigned p[2][NR]; /* [8 positions][rows]: the weights as an A fragment */
 #pragma unroll
@@ -111,26 +136,15 @@ template <class A, int D, bool HALF> __global__ void __launch_bounds__(FI_WARPS 
                 }
             }
 #pragma unroll
-            for (int b = 0; b < FULL; b++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const unsigned *v0 = &v[0][b].x, *v1 = &v[1][b].x, *v2 = &v[2][b].x, *v3 = &v[3][b].x;
-                    fi_mma<A>(o[b * 8 + 2 * i], p[0][0], p[0][NR - 1], p[1][0], p[1][NR - 1], __byte_perm(v0[i], v1[i], 0x5410),
-                              __byte_perm(v2[i], v3[i], 0x5410));
-                    fi_mma<A>(o[b * 8 + 2 * i + 1], p[0][0], p[0][NR - 1], p[1][0], p[1][NR - 1], __byte_perm(v0[i], v1[i], 0x7632),
-                              __byte_perm(v2[i], v3[i], 0x7632));
-                }
-            if (REST) {
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    const unsigned *v0 = &vr[0].x, *v1 = &vr[1].x, *v2 = &vr[2].x, *v3 = &vr[3].x;
-                    fi_mma<A>(o[FULL * 8 + 2 * i], p[0][0], p[0][NR - 1], p[1][0], p[1][NR - 1], __byte_perm(v0[i], v1[i], 0x5410),
-                              __byte_perm(v2[i], v3[i], 0x5410));
-                    fi_mma<A>(o[FULL * 8 + 2 * i + 1], p[0][0], p[0][NR - 1], p[1][0], p[1][NR - 1],
-                              __byte_perm(v0[i], v1[i], 0x7632), __byte_perm(v2[i], v3[i], 0x7632));
-                }
+            for (int j = 0; j < D / 16; j++) {
+                unsigned vb[4];
+                ldsm4_trans(vb, &v[lane % 16][j * 16 + lane / 16 * 8]);
+                fi_mma<A>(o[2 * j], p[0][0], p[0][NR - 1], p[1][0], p[1][NR - 1], vb[0], vb[1]);
+                fi_mma<A>(o[2 * j + 1], p[0][0], p[0][NR - 1], p[1][0], p[1][NR - 1], vb[2], vb[3]);
             }
+            __syncwarp(); /* before the next copy lands in this stage */
         }
+        copy_wait<0>();
         /* Join the warps. */
 #pragma unroll
         for (int n = 0; n < NR; n++) {
@@ -152,8 +166,7 @@ template <class A, int D, bool HALF> __global__ void __launch_bounds__(FI_WARPS 
                 for (int j = 0; j < NT; j++)
 #pragma unroll
                     for (int i = 0; i < 2 * NR; i++) {
-                        int n = 2 * c + (i & 1), row = g + 8 * (i >> 1);
-                        int d = j < FULL * 8 ? j / 8 * 64 + n * 8 + j % 8 : FULL * 64 + n * 4 + (j - FULL * 8);
+                        int d = j * 8 + 2 * c + (i & 1), row = g + 8 * (i >> 1);
                         float x = o[j][i] * shrink[i >> 1];
                         s_out[row][d] = w == 0 ? x : s_out[row][d] + x;
                     }
@@ -201,8 +214,8 @@ template <class A, int D, bool HALF> __global__ void __launch_bounds__(FI_WARPS 
 }
 
 template <class A, int D> static void fi_launch(struct tabs t, struct att_args a, cudaStream_t stream) {
-    if (a.n_heads / a.n_kv_heads <= 8) fi_kernel<A, D, true><<<a.grid, FI_WARPS * 32, 0, stream>>>(t, a);
-    else fi_kernel<A, D, false><<<a.grid, FI_WARPS * 32, 0, stream>>>(t, a);
+    if (a.n_heads / a.n_kv_heads <= 8) launch(fi_kernel<A, D, true>, a.grid, FI_WARPS * 32, fi_shared<D>, stream, t, a);
+    else launch(fi_kernel<A, D, false>, a.grid, FI_WARPS * 32, fi_shared<D>, stream, t, a);
 }
 
 template <class A> static void fi_by_size(struct tabs t, struct att_args a, cudaStream_t stream) {
@@ -213,6 +226,19 @@ template <class A> static void fi_by_size(struct tabs t, struct att_args a, cuda
     case 128: fi_launch<A, 128>(t, a, stream); break;
     case 256: fi_launch<A, 256>(t, a, stream); break;
     }
+}
+
+template <class A, int D> static int fi_allow(void) {
+    int bad = cudaFuncSetAttribute(fi_kernel<A, D, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)fi_shared<D>);
+    return bad ? bad : cudaFuncSetAttribute(fi_kernel<A, D, false>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)fi_shared<D>);
+}
+
+template <class A> static int fi_init(void) {
+    int bad = fi_allow<A, 32>();
+    if (!bad) bad = fi_allow<A, 64>();
+    if (!bad) bad = fi_allow<A, 96>();
+    if (!bad) bad = fi_allow<A, 128>();
+    return bad ? bad : fi_allow<A, 256>();
 }
 
 #endif

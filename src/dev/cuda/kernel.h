@@ -16,6 +16,9 @@
 extern "C" {
 #endif
 
+/* Before any launcher: the GPU's major compute capability. */
+void launch_init(int major);
+
 /* ---- the step block: one copy brings it up ---- */
 
 struct step_head {

@@ -342,6 +342,7 @@ static int look_at(struct dev *d, struct err *e) {
         return err_machine(e, "GPU %d (%s) has compute capability %d.%d; expected 8.0 or later; use --device cpu", d->gpu, p.name, p.major,
                            p.minor);
     d->n_sms = p.multiProcessorCount;
+    launch_init(major);
     snprintf(d->describe, sizeof d->describe, "cuda, GPU %d: %s, %d SMs, %.1f GB, CUDA %d.%d (driver %d.%d)", d->gpu, p.name, d->n_sms,
              (double)p.totalGlobalMem / 1e9, runtime / 1000, runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
     return 0;

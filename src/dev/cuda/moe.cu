@@ -2,6 +2,7 @@
  * (tiles of 64 x 64 on the matrix unit, K through two stages of shared memory), add the answers in order of rank. Every order is
  * fixed: a pair's place is by token and rank, so the result does not depend on timing. No state; see kernel.h. */
 #include "dev/cuda/kernel.h"
+#include "dev/cuda/launch.h"
 #include "dev/cuda/mma.h"
 
 enum { EXPERTS_A_LANE = 16, SORT_THREADS = 256 };
@@ -14,6 +15,7 @@ __device__ __forceinline__ int tokens_here(const struct tabs &t, const struct mo
 /* ---- one warp a token: softmax over all experts, the top_k largest, ties to the lower id ---- */
 
 __global__ void route_kernel(struct tabs t, struct moe_args a) {
+    early();
     int lane = threadIdx.x % 32, row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, X = a.n_experts;
     if (row >= tokens_here(t, a)) return;
     const float *z = a.logits + (size_t)row * a.ldl;
@@ -59,6 +61,7 @@ __global__ void route_kernel(struct tabs t, struct moe_args a) {
 /* ---- one block an expert: its pairs, in order ---- */
 
 __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(struct tabs t, struct moe_args a) {
+    early();
     __shared__ int s_count[SORT_THREADS / 32 + 1];
     int e = blockIdx.x, n = tokens_here(t, a) * a.top_k, lane = threadIdx.x % 32, warp = threadIdx.x / 32, less = 0;
     for (int i = threadIdx.x; i < n; i += SORT_THREADS) less += a.expert[i] < e;
@@ -93,6 +96,7 @@ __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(struct tabs t, struc
 }
 
 __global__ void tiles_kernel(struct moe_args a) {
+    early();
     __shared__ int s_n[EXPERTS_A_LANE * 32];
     int e = threadIdx.x, X = a.n_experts;
     int from = e < X ? a.first[e] : 0, to = e < X ? a.first[e + 1] : 0;
@@ -119,6 +123,7 @@ struct group_args {
 };
 
 template <class A> __global__ void __launch_bounds__(128) group_kernel(struct group_args a) {
+    early();
     constexpr int KS = 64, LD = KS + 8;
     __shared__ __align__(16) A sx[2][MOE_TILE][LD], sw[2][MOE_TILE][LD];
     if ((int)blockIdx.y >= a.n_tiles[0]) return;
@@ -181,6 +186,7 @@ template <class A> __global__ void __launch_bounds__(128) group_kernel(struct gr
 
 /* float32: one warp an output column, over the tile's rows. For comparison, not for speed. */
 template <> __global__ void __launch_bounds__(128) group_kernel<float>(struct group_args a) {
+    early();
     if ((int)blockIdx.y >= a.n_tiles[0]) return;
     const int32_t *tile = a.tiles + (size_t)blockIdx.y * 3;
     int lane = threadIdx.x % 32, end = tile[2] < tile[1] + MOE_TILE ? tile[2] : tile[1] + MOE_TILE;
@@ -197,6 +203,7 @@ template <> __global__ void __launch_bounds__(128) group_kernel<float>(struct gr
 }
 
 template <class A> __global__ void combine_kernel(struct tabs t, struct moe_args a) {
+    early();
     int row = blockIdx.x;
     if (row >= tokens_here(t, a)) return;
     A *out = (A *)a.out + (size_t)(a.token0 + row) * a.ldo;
@@ -212,16 +219,16 @@ template <class A> __global__ void combine_kernel(struct tabs t, struct moe_args
 
 template <class A> static void moe_launch(struct tabs t, struct moe_args a, cudaStream_t stream) {
     int entries = a.tokens * a.top_k, tiles = moe_max_tiles(entries, a.n_experts);
-    route_kernel<<<(a.tokens + 3) / 4, 128, 0, stream>>>(t, a);
-    sort_kernel<<<a.n_experts, SORT_THREADS, 0, stream>>>(t, a);
-    tiles_kernel<<<1, (a.n_experts + 31) / 32 * 32, 0, stream>>>(a);
+    launch(route_kernel, (a.tokens + 3) / 4, 128, 0, stream, t, a);
+    launch(sort_kernel, a.n_experts, SORT_THREADS, 0, stream, t, a);
+    launch(tiles_kernel, 1, (a.n_experts + 31) / 32 * 32, 0, stream, a);
     struct group_args up = {a.x, a.w_gu, a.gu, a.source, a.tiles, a.n_tiles, a.ldx, a.ld_gu, a.ld2f, a.gu_step, 2 * a.ffn, a.hidden};
-    group_kernel<A><<<dim3((2 * a.ffn + MOE_TILE - 1) / MOE_TILE, tiles), 128, 0, stream>>>(up);
+    launch(group_kernel<A>, dim3((2 * a.ffn + MOE_TILE - 1) / MOE_TILE, tiles), 128, 0, stream, up);
     struct silu_args s = {a.gu, a.ff, a.a, a.ld2f, a.ldf, a.ffn, a.n_tiles + 1};
     k_silu(t, s, entries, stream);
     struct group_args down = {a.ff, a.w_down, a.y, NULL, a.tiles, a.n_tiles, a.ldf, a.ld_down, a.ldy, a.down_step, a.hidden, a.ffn};
-    group_kernel<A><<<dim3((a.hidden + MOE_TILE - 1) / MOE_TILE, tiles), 128, 0, stream>>>(down);
-    combine_kernel<A><<<a.tokens, 256, 0, stream>>>(t, a);
+    launch(group_kernel<A>, dim3((a.hidden + MOE_TILE - 1) / MOE_TILE, tiles), 128, 0, stream, down);
+    launch(combine_kernel<A>, a.tokens, 256, 0, stream, t, a);
 }
 
 void k_moe(struct tabs t, struct moe_args a, cudaStream_t stream) { BY_DTYPE(a.a, moe_launch<A>(t, a, stream)); }

@@ -1,6 +1,7 @@
 /* row.cu: the start of a step and the operators that work row by row: embedding, norm, q and k norms with RoPE and the KV store,
  * SiLU, the rows that want logits; and LINEAR where cuBLASLt is not the tool. No state; see kernel.h. */
 #include "dev/cuda/kernel.h"
+#include "dev/cuda/launch.h"
 #include "dev/cuda/num.h"
 
 template <class T> __device__ const T *part(const struct step_head *h, uint32_t at) {
@@ -10,6 +11,7 @@ template <class T> __device__ const T *part(const struct step_head *h, uint32_t 
 /* ---- begin: take the changes, lay out tokens and rows ---- */
 
 __global__ void begin_kernel(struct tabs t) {
+    early();
     const struct step_head *h = t.head;
     int n_threads = gridDim.x * blockDim.x, me = blockIdx.x * blockDim.x + threadIdx.x;
     const struct batch_page *pages = part<struct batch_page>(h, h->pages_at);
@@ -33,10 +35,11 @@ __global__ void begin_kernel(struct tabs t) {
 }
 
 void k_begin(struct tabs t, struct step_dims n, cudaStream_t stream) {
-    begin_kernel<<<n.seqs < 1 ? 1 : n.seqs, 128, 0, stream>>>(t);
+    launch(begin_kernel, n.seqs < 1 ? 1 : n.seqs, 128, 0, stream, t);
 }
 
 __global__ void angle_kernel(struct tabs t, struct angle_args a) {
+    early();
     int row = blockIdx.x, half = a.dim / 2;
     if (row >= t.head->n_tokens) return;
     int p = t.pos[row];
@@ -55,12 +58,13 @@ __global__ void angle_kernel(struct tabs t, struct angle_args a) {
 }
 
 void k_angles(struct tabs t, struct angle_args a, int32_t tokens, cudaStream_t stream) {
-    angle_kernel<<<tokens, a.dim / 2 < 32 ? 32 : (a.dim / 2 + 31) / 32 * 32, 0, stream>>>(t, a);
+    launch(angle_kernel, tokens, a.dim / 2 < 32 ? 32 : (a.dim / 2 + 31) / 32 * 32, 0, stream, t, a);
 }
 
 /* ---- embedding ---- */
 
 template <class A, class O> __global__ void embed_kernel(struct tabs t, struct embed_args a) {
+    early();
     int row = blockIdx.x;
     if (row >= t.head->n_tokens) return;
     int id = t.token[row] - a.first;
@@ -75,9 +79,9 @@ template <class A, class O> __global__ void embed_kernel(struct tabs t, struct e
 
 void k_embed(struct tabs t, struct embed_args a, int32_t tokens, cudaStream_t stream) {
     if (a.out_dtype == DT_F32) {
-        BY_DTYPE(a.w_dtype, embed_kernel<A, float><<<tokens, 128, 0, stream>>>(t, a));
+        BY_DTYPE(a.w_dtype, launch(embed_kernel<A, float>, tokens, 128, 0, stream, t, a));
     } else {
-        BY_DTYPE(a.w_dtype, embed_kernel<A, A><<<tokens, 128, 0, stream>>>(t, a));
+        BY_DTYPE(a.w_dtype, launch(embed_kernel<A, A>, tokens, 128, 0, stream, t, a));
     }
 }
 
@@ -86,6 +90,7 @@ void k_embed(struct tabs t, struct embed_args a, int32_t tokens, cudaStream_t st
 enum { NORM_THREADS = 256, NORM_VECS = 8 };
 
 template <class A, class I> __global__ void __launch_bounds__(NORM_THREADS) norm_kernel(struct tabs t, struct norm_args a) {
+    early();
     __shared__ float room[33];
     int row = blockIdx.x;
     if (row >= (a.rows ? t.head->n_rows : t.head->n_tokens)) return;
@@ -118,6 +123,7 @@ template <class A, class I> __global__ void __launch_bounds__(NORM_THREADS) norm
 
 /* Any width: one element at a time, the row read twice. */
 template <class A, class I> __global__ void norm_any_kernel(struct tabs t, struct norm_args a) {
+    early();
     __shared__ float room[33];
     int row = blockIdx.x;
     if (row >= (a.rows ? t.head->n_rows : t.head->n_tokens)) return;
@@ -138,8 +144,8 @@ template <class A, class I> __global__ void norm_any_kernel(struct tabs t, struc
 }
 
 template <class A, class I> static void norm_launch(struct tabs t, struct norm_args a, int32_t rows, cudaStream_t stream) {
-    if (a.width % 4 == 0 && a.width <= NORM_THREADS * NORM_VECS * 4) norm_kernel<A, I><<<rows, NORM_THREADS, 0, stream>>>(t, a);
-    else norm_any_kernel<A, I><<<rows, NORM_THREADS, 0, stream>>>(t, a);
+    if (a.width % 4 == 0 && a.width <= NORM_THREADS * NORM_VECS * 4) launch(norm_kernel<A, I>, rows, NORM_THREADS, 0, stream, t, a);
+    else launch(norm_any_kernel<A, I>, rows, NORM_THREADS, 0, stream, t, a);
 }
 
 void k_norm(struct tabs t, struct norm_args a, int32_t rows, cudaStream_t stream) {
@@ -153,6 +159,7 @@ void k_norm(struct tabs t, struct norm_args a, int32_t rows, cudaStream_t stream
 /* ---- q and k norms, RoPE, KV store: one warp a head ---- */
 
 template <class A, int PAIRS> __global__ void rope_kernel(struct tabs t, struct rope_args a) {
+    early();
     int row = blockIdx.x, lane = threadIdx.x % 32, head = blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32;
     int H = a.n_heads, K = a.n_kv_heads, D = a.head_dim, half = D / 2;
     if (row >= t.head->n_tokens || head >= H + 2 * K) return;
@@ -200,10 +207,10 @@ template <class A, int PAIRS> __global__ void rope_kernel(struct tabs t, struct 
 
 template <class A> static void rope_launch(struct tabs t, struct rope_args a, int32_t tokens, cudaStream_t stream) {
     dim3 grid(tokens, (a.n_heads + 2 * a.n_kv_heads + 3) / 4);
-    if (a.head_dim <= 64) rope_kernel<A, 1><<<grid, 128, 0, stream>>>(t, a);
-    else if (a.head_dim <= 128) rope_kernel<A, 2><<<grid, 128, 0, stream>>>(t, a);
-    else if (a.head_dim <= 256) rope_kernel<A, 4><<<grid, 128, 0, stream>>>(t, a);
-    else rope_kernel<A, 8><<<grid, 128, 0, stream>>>(t, a);
+    if (a.head_dim <= 64) launch(rope_kernel<A, 1>, grid, 128, 0, stream, t, a);
+    else if (a.head_dim <= 128) launch(rope_kernel<A, 2>, grid, 128, 0, stream, t, a);
+    else if (a.head_dim <= 256) launch(rope_kernel<A, 4>, grid, 128, 0, stream, t, a);
+    else launch(rope_kernel<A, 8>, grid, 128, 0, stream, t, a);
 }
 
 void k_rope_kv(struct tabs t, struct rope_args a, int32_t tokens, cudaStream_t stream) {
@@ -215,6 +222,7 @@ void k_rope_kv(struct tabs t, struct rope_args a, int32_t tokens, cudaStream_t s
 __device__ __forceinline__ float silu(float g) { return g / (1 + __expf(-g)); }
 
 template <class A> __global__ void silu_kernel(struct tabs t, struct silu_args a) {
+    early();
     int row = blockIdx.y;
     if (row >= (a.rows ? *a.rows : t.head->n_tokens)) return;
     const A *in = (const A *)a.in + (size_t)row * a.ldi;
@@ -231,12 +239,13 @@ template <class A> __global__ void silu_kernel(struct tabs t, struct silu_args a
 
 void k_silu(struct tabs t, struct silu_args a, int32_t rows, cudaStream_t stream) {
     dim3 grid((a.n + 511) / 512, rows);
-    BY_DTYPE(a.a, silu_kernel<A><<<grid, 128, 0, stream>>>(t, a));
+    BY_DTYPE(a.a, launch(silu_kernel<A>, grid, 128, 0, stream, t, a));
 }
 
 /* ---- the rows that want logits ---- */
 
 __global__ void rows_kernel(struct tabs t, struct rows_args a) {
+    early();
     int row = blockIdx.x;
     if (row >= t.head->n_rows) return;
     const char *in = (const char *)a.in + (size_t)t.row_token[row] * a.ldi * a.size;
@@ -245,13 +254,14 @@ __global__ void rows_kernel(struct tabs t, struct rows_args a) {
 }
 
 void k_rows(struct tabs t, struct rows_args a, int32_t rows, cudaStream_t stream) {
-    rows_kernel<<<rows, 256, 0, stream>>>(t, a);
+    launch(rows_kernel, rows, 256, 0, stream, t, a);
 }
 
 /* ---- other dtypes and strides ---- */
 
 __global__ void convert_kernel(void *out, enum dtype to, int64_t ldo, const void *in, enum dtype from, int64_t ldi, int64_t rows,
                                int32_t width) {
+    early();
     for (int64_t r = blockIdx.x; r < rows; r += gridDim.x)
         for (int64_t i = threadIdx.x; i < ldo; i += blockDim.x)
             store_any(out, to, (size_t)(r * ldo + i), i < width ? load_any(in, from, (size_t)(r * ldi + i)) : 0);
@@ -259,12 +269,13 @@ __global__ void convert_kernel(void *out, enum dtype to, int64_t ldo, const void
 
 void k_convert(void *out, enum dtype to, int64_t ldo, const void *in, enum dtype from, int64_t ldi, int64_t rows, int32_t width,
                cudaStream_t stream) {
-    if (rows > 0) convert_kernel<<<rows < 4096 ? (int)rows : 4096, 256, 0, stream>>>(out, to, ldo, in, from, ldi, rows, width);
+    if (rows > 0) launch(convert_kernel, rows < 4096 ? (int)rows : 4096, 256, 0, stream, out, to, ldo, in, from, ldi, rows, width);
 }
 
 /* ---- LINEAR, plain: one warp an output ---- */
 
 template <class A> __global__ void plain_kernel(struct plain_args a) {
+    early();
     int lane = threadIdx.x % 32;
     int64_t n = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, row = blockIdx.y;
     if (n >= a.n) return;
@@ -277,11 +288,12 @@ template <class A> __global__ void plain_kernel(struct plain_args a) {
 
 void k_linear_plain(struct plain_args a, cudaStream_t stream) {
     dim3 grid((a.n + 3) / 4, a.rows);
-    BY_DTYPE(a.a, plain_kernel<A><<<grid, 128, 0, stream>>>(a));
+    BY_DTYPE(a.a, launch(plain_kernel<A>, grid, 128, 0, stream, a));
 }
 
 /* Few rows: a warp takes one output, and all its lanes read the weights 16 bytes at a time. */
 template <class A, int ROWS> __global__ void __launch_bounds__(128) gemv_kernel(struct plain_args a) {
+    early();
     int lane = threadIdx.x % 32;
     int64_t n = (int64_t)blockIdx.x * 4 + threadIdx.x / 32;
     if (n >= a.n) return;
@@ -307,9 +319,9 @@ template <class A, int ROWS> __global__ void __launch_bounds__(128) gemv_kernel(
 
 template <class A> static void gemv_launch(struct plain_args a, cudaStream_t stream) {
     int blocks = (a.n + 3) / 4;
-    if (a.rows == 1) gemv_kernel<A, 1><<<blocks, 128, 0, stream>>>(a);
-    else if (a.rows == 2) gemv_kernel<A, 2><<<blocks, 128, 0, stream>>>(a);
-    else gemv_kernel<A, 4><<<blocks, 128, 0, stream>>>(a); /* rows 3 are computed as 4: the buffers have room */
+    if (a.rows == 1) launch(gemv_kernel<A, 1>, blocks, 128, 0, stream, a);
+    else if (a.rows == 2) launch(gemv_kernel<A, 2>, blocks, 128, 0, stream, a);
+    else launch(gemv_kernel<A, 4>, blocks, 128, 0, stream, a); /* rows 3 are computed as 4: the buffers have room */
 }
 
 void k_gemv(struct plain_args a, cudaStream_t stream) {

@@ -5,6 +5,7 @@
  * blocks' answers, and reads the row again only for top_k, top_p, min_p and log-probabilities. Nothing sorts the vocabulary: the
  * k-th token is found by a radix selection on (bits of the logit, id). */
 #include "dev/cuda/kernel.h"
+#include "dev/cuda/launch.h"
 #include "dev/cuda/num.h"
 #include "flow/result.h"
 
@@ -114,6 +115,7 @@ __device__ struct row_info row_of(const struct tabs &t, int row) {
 /* ---- first: read each row once ---- */
 
 __global__ void __launch_bounds__(SCAN_THREADS) scan_kernel(struct tabs t, struct sample_args a) {
+    early();
     __shared__ struct sample_part s_part[SCAN_THREADS / 32];
     int row = blockIdx.y, split = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     if (row >= t.head->n_rows) return;
@@ -309,6 +311,7 @@ __device__ void tell_logprobs(struct pick &p, int want, int32_t chosen, struct t
 }
 
 __global__ void __launch_bounds__(PICK_THREADS) pick_kernel(struct tabs t, struct sample_args a) {
+    early();
     __shared__ unsigned long long bucket[BUCKETS];
     __shared__ uint64_t room[PICK_THREADS / 32];
     int row = blockIdx.x;
@@ -340,6 +343,6 @@ __global__ void __launch_bounds__(PICK_THREADS) pick_kernel(struct tabs t, struc
 }
 
 void k_sample(struct tabs t, struct sample_args a, int32_t rows, cudaStream_t stream) {
-    scan_kernel<<<dim3(a.splits, rows), SCAN_THREADS, 0, stream>>>(t, a);
-    pick_kernel<<<rows, PICK_THREADS, 0, stream>>>(t, a);
+    launch(scan_kernel, dim3(a.splits, rows), SCAN_THREADS, 0, stream, t, a);
+    launch(pick_kernel, rows, PICK_THREADS, 0, stream, t, a);
 }
