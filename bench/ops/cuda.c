@@ -1,0 +1,199 @@
+/* cuda.c: operators of the CUDA device, timed through dev.h: a program of one operator over several layers (so that no weight or page is
+ * still in a cache), many steps, the host's clock around them. Prints one line a shape: microseconds an operator, GB/s of the bytes it
+ * must move, TFLOP/s. Usage: build/bench/ops/cuda [att|lin|row|sample|moe]. Looks for minisgl_cuda.so beside itself and in build/. */
+#include "base/clock.h"
+#include "base/mem.h"
+#include "dev/cpu/half.h"
+#include "dev/open.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LAYERS = 4, STEPS = 30 };
+
+static uint64_t state = 1;
+static uint32_t rnd(void) {
+    state += 0x9e3779b97f4a7c15u;
+    uint64_t x = state;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    return (uint32_t)((x ^ x >> 27) >> 32);
+}
+
+static const struct dev_maker *maker;
+static struct dev *dev;
+static struct err e;
+
+static void check(int bad) {
+    if (!bad) return;
+    fprintf(stderr, "%s\n", e.text);
+    exit(1);
+}
+
+struct rig {
+    struct dev_shape s;
+    struct batch *b[2];
+    struct result r;
+    uint64_t step;
+};
+
+static void rig_init(struct rig *g, const struct dev_shape *s, const struct op *ops, int n) {
+    *g = (struct rig){.s = *s};
+    check(maker->load(dev, s, &(struct dev_program){ops, n}, &e));
+    for (int i = 0; i < 2; i++) g->b[i] = batch_init(mem_aligned(64, batch_size(&s->limits)), &s->limits);
+    g->r.rows = mem_zalloc((size_t)s->limits.max_seqs, sizeof *g->r.rows);
+}
+
+static void rig_release(struct rig *g) {
+    for (int i = 0; i < 2; i++) free(g->b[i]);
+    free(g->r.rows);
+}
+
+/* A step of `seqs` sequences with n new tokens each at pos. */
+static void fill(struct rig *g, struct batch *b, int seqs, int n, int pos, bool rows) {
+    batch_reset(b, ++g->step);
+    for (int i = 0; i < seqs; i++)
+        batch_seqs(b)[b->n_seqs++] = (struct batch_seq){i, pos, n, 0, rows ? b->n_rows++ : -1};
+    b->n_tokens = seqs * n;
+    b->n_given = n;
+    memset(batch_tokens(b), 0, (size_t)n * 4);
+}
+
+static void once(struct rig *g) {
+    batch_seal(g->b[0]);
+    check(maker->launch(dev, g->b[0], &e) || maker->collect(dev, &g->r, &e));
+}
+
+/* Microseconds an operator, two steps under way. */
+static double timed(struct rig *g, int seqs, int n, int pos, bool rows, int ops) {
+    for (int i = 0; i < 2; i++) fill(g, g->b[i], seqs, n, pos, rows), batch_seal(g->b[i]);
+    for (int i = 0; i < 3; i++) once(g);
+    uint64_t from = clock_ns();
+    for (int i = 0; i < STEPS; i++) {
+        check(maker->launch(dev, g->b[i & 1], &e));
+        if (i) check(maker->collect(dev, &g->r, &e));
+    }
+    check(maker->collect(dev, &g->r, &e));
+    return (double)(clock_ns() - from) / 1e3 / STEPS / ops;
+}
+
+static void random_rows(enum buf_id b, size_t rows, size_t width) {
+    float *x = mem_array(rows * width, 4);
+    for (size_t i = 0; i < rows * width; i++) x[i] = (float)(int32_t)rnd() * 0x1p-31f;
+    if (maker->poke(dev, b, x, rows * width)) fprintf(stderr, "a buffer is smaller than it should be\n");
+    free(x);
+}
+
+static void attention(int H, int K, int D, int seqs, int len, int chunk) {
+    static float inv[128];
+    for (int i = 0; i < D / 2; i++) inv[i] = powf(1e6f, -2.0f * (float)i / (float)D);
+    int pages = (len + 1 + 15) / 16;
+    struct dev_shape s = {.n_layers = LAYERS, .n_heads = H, .n_kv_heads = K, .head_dim = D, .hidden = 8, .ffn = 8, .vocab = 8, .max_len = len + 16,
+                          .page_size = 16, .n_pages = seqs * pages + 1, .kv_dtype = DT_BF16,
+                          .limits = {.max_tokens = 8192, .max_seqs = seqs, .max_pages = seqs * pages + 1},
+                          .rope = {.dim = D, .inv_freq = inv, .scale = 1}};
+    struct op ops[2 * LAYERS];
+    for (int l = 0; l < LAYERS; l++) {
+        ops[2 * l] = (struct op){.kind = OP_ROPE_KV, .layer = l, .in = BUF_QKV, .out = BUF_QKV, .eps = 1e-6f};
+        ops[2 * l + 1] = (struct op){.kind = OP_ATTENTION, .layer = l, .in = BUF_QKV, .out = BUF_ATT, .scale = 1 / sqrtf((float)D)};
+    }
+    struct rig g;
+    rig_init(&g, &s, ops, 2 * LAYERS);
+    random_rows(BUF_QKV, 8192, (size_t)(H + 2 * K) * (size_t)D);
+    double fa = 0;
+    for (int done = 0; done < seqs; done++) /* one sequence a step, whole chunks: fills the cache with what is no zero */
+        for (int at = 0; at < len; at += chunk) {
+            struct batch *b = g.b[0];
+            int n = len - at < chunk ? len - at : chunk;
+            fill(&g, b, 1, n, at, false);
+            batch_seqs(b)[0].slot = done;
+            for (int p = 0; done == 0 && at == 0 && p < seqs * pages; p++)
+                batch_pages(b)[b->n_pages++] = (struct batch_page){p % seqs, p / seqs, 1 + p};
+            once(&g);
+        }
+    if (len <= 8192 && seqs * len <= 8192) {
+        fa = timed(&g, seqs, len, 0, false, LAYERS);
+        double flop = 4.0 * H * D * (double)len * len / 2 * seqs;
+        printf("rope + attention, chunks %2d x %5d  H %2d K %d D %d: %8.1f us  %6.1f TFLOP/s\n", seqs, len, H, K, D, fa, flop / fa / 1e6);
+    }
+    double fi = timed(&g, seqs, 1, len, false, LAYERS), bytes = (double)seqs * (len + 1) * 4.0 * K * D;
+    printf("rope + attention, decode %3d x %5d H %2d K %d D %d: %8.1f us  %6.0f GB/s\n", seqs, len, H, K, D, fi, bytes / fi / 1e3);
+    rig_release(&g);
+}
+
+static void linear(int n, int k) {
+    static const int rows[] = {1, 2, 4, 8, 16, 64, 128, 256, 512, 2048, 8192};
+    struct dev_shape s = {.n_layers = 1, .n_heads = 1, .n_kv_heads = 1, .head_dim = 8, .hidden = k, .ffn = (n + 1) / 2, .vocab = 8, .max_len = 16384,
+                          .page_size = 16, .n_pages = 2, .kv_dtype = DT_BF16, .limits = {.max_tokens = 8192, .max_seqs = 8, .max_pages = 1}};
+    struct op ops[8];
+    for (int l = 0; l < 8; l++) {
+        size_t all = (size_t)n * (size_t)k;
+        uint16_t *w = mem_array(all, 2);
+        for (size_t i = 0; i < all; i++) w[i] = (uint16_t)(0x3c00 | (rnd() & 0x81ff));
+        ops[l] = (struct op){.kind = OP_LINEAR, .in = BUF_X, .out = BUF_GU, .k_slices = 1, .w = {{w, DT_BF16, n, k, k}}};
+    }
+    struct rig g;
+    rig_init(&g, &s, ops, 8);
+    random_rows(BUF_X, 8192, (size_t)k);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int r = rows[i];
+        double us = timed(&g, 1, r, 0, false, 8), bytes = 2.0 * n * k + 2.0 * r * (n + k);
+        printf("linear %6d x %5d, %4d rows: %8.1f us  %6.0f GB/s  %6.1f TFLOP/s\n", n, k, r, us, bytes / us / 1e3, 2.0 * r * n * k / us / 1e6);
+    }
+    for (int l = 0; l < 8; l++) free((void *)(uintptr_t)ops[l].w[0].data);
+    rig_release(&g);
+}
+
+static void sampling(int vocab, int rows, struct sampling how, const char *name) {
+    struct dev_shape s = {.n_layers = 1, .n_heads = 1, .n_kv_heads = 1, .head_dim = 8, .hidden = 8, .ffn = 8, .vocab = vocab, .max_len = 64,
+                          .page_size = 16, .n_pages = 2, .kv_dtype = DT_BF16, .limits = {.max_tokens = rows, .max_seqs = rows, .max_pages = 1}};
+    struct op op[2] = {{.kind = OP_SAMPLE, .in = BUF_LOGITS}, {.kind = OP_SAMPLE, .in = BUF_LOGITS}};
+    struct rig g;
+    rig_init(&g, &s, op, 2);
+    random_rows(BUF_LOGITS, (size_t)rows, (size_t)vocab);
+    fill(&g, g.b[0], rows, 1, 0, true);
+    for (int i = 0; i < rows; i++) {
+        how.seed = rnd();
+        batch_slots(g.b[0])[g.b[0]->n_slots++] = (struct batch_slot){.slot = i, .sampling = how};
+    }
+    once(&g);
+    double us = timed(&g, rows, 1, 0, true, 2);
+    printf("sampling %3d x %d %-22s %8.1f us  %6.0f GB/s\n", rows, vocab, name, us, 4.0 * rows * vocab / us / 1e3);
+    rig_release(&g);
+}
+
+static bool want(int argc, char **argv, const char *part) { return argc < 2 || !strcmp(argv[1], part); }
+
+int main(int argc, char **argv) {
+    char why[600];
+    check(dev_choose(&maker, "cuda", why, sizeof why, &e));
+    check(maker->open(&dev, &(struct dev_args){.n_ranks = 1, .n_threads = 4, .graph_max = 256}, &e));
+    printf("%s\n", maker->describe(dev));
+    if (want(argc, argv, "att")) {
+        attention(16, 8, 128, 64, 1024, 1024);
+        attention(16, 8, 128, 256, 600, 600);
+        attention(40, 8, 128, 64, 1024, 1024);
+        attention(40, 8, 128, 8, 16384, 8192);
+        attention(16, 8, 128, 8, 1024, 1024);
+        attention(16, 8, 128, 1, 512, 512);
+        attention(40, 8, 128, 1, 32768, 8192);
+        attention(40, 8, 128, 16, 512, 512);
+        attention(40, 8, 128, 4, 2048, 2048);
+        attention(40, 8, 128, 1, 8192, 8192);
+    }
+    if (want(argc, argv, "lin")) {
+        linear(4096, 1024), linear(1024, 2048), linear(6144, 1024), linear(1024, 3072);
+        linear(7168, 5120), linear(34816, 5120), linear(5120, 17408);
+    }
+    if (want(argc, argv, "sample")) {
+        struct sampling how = {.top_p = 1, .n_logprobs = -1};
+        sampling(151936, 256, how, "greedy"), sampling(151936, 1, how, "greedy");
+        how.temperature = 0.6f;
+        sampling(151936, 256, how, "temperature"), sampling(151936, 1, how, "temperature");
+        how.top_k = 20, how.top_p = 0.95f;
+        sampling(151936, 256, how, "top_k 20 top_p 0.95"), sampling(151936, 1, how, "top_k 20 top_p 0.95");
+    }
+    maker->close(dev);
+    return 0;
+}
