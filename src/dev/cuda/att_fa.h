@@ -1,146 +1,189 @@
 /* att_fa.h: `fa`, attention of chunks (several new tokens a sequence), tiled for the matrix unit after FlashAttention 2 (Dao, 2023).
- * A block of four warps takes FA_ROWS rows, a row being one (token, query head) of one KV head, so that short chunks and
- * grouped heads fill a tile; K and V come in tiles of 64 positions through two stages of shared memory. Rows of shared
- * memory are padded by 16 bytes, which keeps ldmatrix free of bank conflicts. */
+ * A block of four warps takes fa_rows(D) rows, a row being one (token, query head) of one KV head, so that short chunks and
+ * grouped heads fill a tile; a warp has two fragments of 16 rows where registers allow, which halves what it reads of K and V.
+ * K and V come in tiles of 64 positions through two stages of shared memory; where a position lies is looked up once a tile, two tiles
+ * ahead. Rows of shared memory are padded by 16 bytes, which keeps ldmatrix free of bank conflicts. */
 #ifndef MINISGL_DEV_CUDA_ATT_FA_H
 #define MINISGL_DEV_CUDA_ATT_FA_H
 #include "dev/cuda/att.h"
 
-enum { FA_KEYS = 64, FA_WARPS = FA_ROWS / 16 };
+enum { FA_KEYS = 64, FA_WARPS = 4 };
 
-static constexpr size_t fa_shared(int D) { return (size_t)(FA_ROWS + 4 * FA_KEYS) * (D + 8) * 2; }
+template <int D> constexpr int fa_frags = D <= 128 ? 2 : 1; /* of 16 rows, a warp */
+template <int D> constexpr size_t fa_shared = (size_t)(FA_WARPS * 16 * fa_frags<D> + 4 * FA_KEYS) * (D + 8) * 2;
 
-template <class A, int D> __device__ __forceinline__ void fa_load(A (*to)[D + 8], const struct att_args &a, const int32_t *pages, int kh,
-                                                                  size_t offset, int base, int last) {
-    constexpr int CHUNKS = D / 8;
-    for (int i = threadIdx.x; i < FA_KEYS * CHUNKS; i += FA_WARPS * 32) {
-        int key = i / CHUNKS, chunk = i % CHUNKS, pos = base + key;
-        const A *from = (const A *)a.kv + offset + kv_at(a, pages, kh, pos <= last ? pos : last) + chunk * 8;
-        copy16(&to[key][chunk * 8], from, pos <= last);
+/* A tile of K or V. Positions after the last have the offset -1: zeros. */
+template <class A, int D>
+__device__ __forceinline__ void fa_load(A (*to)[D + 8], const A *kv, const int64_t *offsets) {
+    constexpr int CHUNKS = D / 8, ALL = FA_KEYS * CHUNKS, THREADS = FA_WARPS * 32;
+#pragma unroll
+    for (int i = 0; i < ALL / THREADS; i++) {
+        int at = i * THREADS + threadIdx.x, key = at / CHUNKS, chunk = at % CHUNKS * 8;
+        int64_t from = offsets[key];
+        copy16(&to[key][chunk], kv + (from < 0 ? 0 : from) + chunk, from >= 0);
     }
 }
 
 template <class A, int D> __global__ void __launch_bounds__(FA_WARPS * 32) fa_kernel(struct tabs t, struct att_args a) {
     early();
+    constexpr int M = fa_frags<D>, ROWS = FA_WARPS * 16 * M;
     extern __shared__ __align__(16) char shared[];
+    __shared__ int64_t s_at[2][FA_KEYS];
     typedef A row_t[D + 8];
-    row_t *sq = (row_t *)shared, *sk = sq + FA_ROWS, *sv = sk + 2 * FA_KEYS; /* two stages of K, two of V */
+    row_t *sq = (row_t *)shared, *sk = sq + ROWS, *sv = sk + 2 * FA_KEYS; /* two stages of K, two of V */
     const struct step_head *h = t.head;
     const int K = a.n_kv_heads, G = a.n_heads / K, lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, c = lane % 4;
     const float scale = a.scale * LOG2E;
-    const size_t v_at = (size_t)K * a.page_size * D;
+    const A *kv = (const A *)a.kv, *kv_v = kv + (size_t)K * a.page_size * D;
     for (int u = blockIdx.x; u < h->n_fa * K; u += gridDim.x) {
         const struct fa_item it = block_part<struct fa_item>(h, h->fa_at)[u / K];
         const struct step_seq s = block_part<struct step_seq>(h, h->seqs_at)[it.seq];
-        const int kh = u % K, row0 = it.tile * FA_ROWS, rows = s.n_tokens * G - row0 < FA_ROWS ? s.n_tokens * G - row0 : FA_ROWS;
+        const int kh = u % K, row0 = it.tile * ROWS, rows = s.n_tokens * G - row0 < ROWS ? s.n_tokens * G - row0 : ROWS;
         const int32_t *pages = t.pages + (size_t)s.slot * t.table_len;
-        const int last = s.pos + (row0 + rows - 1) / G;                             /* the last position that a row sees */
+        const int last = s.pos + (row0 + rows - 1) / G; /* the last position that a row sees */
         const int from = first_seen(a, s.pos + row0 / G) & ~(FA_KEYS - 1), n = (last - from) / FA_KEYS + 1;
+        auto look_up = [&](int b) {
+            int pos = from + b * FA_KEYS + threadIdx.x;
+            if (threadIdx.x < FA_KEYS) s_at[b & 1][threadIdx.x] = pos <= last ? (int64_t)kv_at(a, pages, kh, pos) : -1;
+        };
         __syncthreads(); /* the tiles of the item before are read */
-        for (int i = threadIdx.x; i < FA_ROWS * (D / 8); i += FA_WARPS * 32) {
+        look_up(0);
+        look_up(1);
+        for (int i = threadIdx.x; i < ROWS * (D / 8); i += FA_WARPS * 32) {
             int r = i / (D / 8), chunk = i % (D / 8), row = row0 + (r < rows ? r : 0);
             const A *p = (const A *)a.q + (size_t)(s.first + row / G) * a.ldq + (size_t)(kh * G + row % G) * D + chunk * 8;
             copy16(&sq[r][chunk * 8], p, r < rows);
         }
-        fa_load<A, D>(sk, a, pages, kh, 0, from, last);
-        fa_load<A, D>(sv, a, pages, kh, v_at, from, last);
+        __syncthreads();
+        fa_load<A, D>(sk, kv, s_at[0]);
+        fa_load<A, D>(sv, kv_v, s_at[0]);
         copy_commit();
-        int pos[2], seen[2]; /* of this lane's rows g and g + 8 */
-        float m[2], l[2], o[D / 8][4];
+        int pos[M][2]; /* of this lane's rows g and g + 8 of each fragment */
+        float m[M][2], l[M][2], o[M][D / 8][4];
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            pos[i] = s.pos + (row0 + warp * 16 + g + 8 * i) / G;
-            seen[i] = first_seen(a, pos[i]);
-            m[i] = -INFINITY, l[i] = 0;
-        }
+        for (int f = 0; f < M; f++)
 #pragma unroll
-        for (int j = 0; j < D / 8; j++) o[j][0] = o[j][1] = o[j][2] = o[j][3] = 0;
+            for (int i = 0; i < 2; i++) {
+                pos[f][i] = s.pos + (row0 + (warp * M + f) * 16 + g + 8 * i) / G;
+                m[f][i] = -INFINITY, l[f][i] = 0;
+            }
+#pragma unroll
+        for (int f = 0; f < M; f++)
+#pragma unroll
+            for (int j = 0; j < D / 8; j++) o[f][j][0] = o[f][j][1] = o[f][j][2] = o[f][j][3] = 0;
         for (int b = 0; b < n; b++) {
             int base = from + b * FA_KEYS;
             if (b + 1 < n) {
-                fa_load<A, D>(sk + ((b + 1) & 1) * FA_KEYS, a, pages, kh, 0, base + FA_KEYS, last);
-                fa_load<A, D>(sv + ((b + 1) & 1) * FA_KEYS, a, pages, kh, v_at, base + FA_KEYS, last);
+                fa_load<A, D>(sk + ((b + 1) & 1) * FA_KEYS, kv, s_at[(b + 1) & 1]);
+                fa_load<A, D>(sv + ((b + 1) & 1) * FA_KEYS, kv_v, s_at[(b + 1) & 1]);
             }
             copy_commit();
             copy_wait<1>();
             __syncthreads();
+            look_up(b + 2);
             row_t *k = sk + (b & 1) * FA_KEYS, *v = sv + (b & 1) * FA_KEYS;
-            float sc[FA_KEYS / 8][4];
+            float sc[M][FA_KEYS / 8][4];
 #pragma unroll
-            for (int j = 0; j < FA_KEYS / 8; j++) sc[j][0] = sc[j][1] = sc[j][2] = sc[j][3] = 0;
+            for (int f = 0; f < M; f++)
+#pragma unroll
+                for (int j = 0; j < FA_KEYS / 8; j++) sc[f][j][0] = sc[f][j][1] = sc[f][j][2] = sc[f][j][3] = 0;
 #pragma unroll
             for (int i = 0; i < D / 16; i++) {
-                unsigned qa[4];
-                ldsm4(qa, &sq[warp * 16 + lane % 16][i * 16 + lane / 16 * 8]);
+                unsigned q[M][4];
+#pragma unroll
+                for (int f = 0; f < M; f++) ldsm4(q[f], &sq[(warp * M + f) * 16 + lane % 16][i * 16 + lane / 16 * 8]);
 #pragma unroll
                 for (int j = 0; j < FA_KEYS / 16; j++) {
                     unsigned kb[4]; /* two column tiles: keys 16 j .. 16 j + 15 */
                     ldsm4(kb, &k[j * 16 + lane % 8 + lane / 16 * 8][i * 16 + lane / 8 % 2 * 8]);
-                    mma(sc[2 * j], qa[0], qa[1], qa[2], qa[3], kb[0], kb[1], A());
-                    mma(sc[2 * j + 1], qa[0], qa[1], qa[2], qa[3], kb[2], kb[3], A());
+#pragma unroll
+                    for (int f = 0; f < M; f++) {
+                        mma(sc[f][2 * j], q[f][0], q[f][1], q[f][2], q[f][3], kb[0], kb[1], A());
+                        mma(sc[f][2 * j + 1], q[f][0], q[f][1], q[f][2], q[f][3], kb[2], kb[3], A());
+                    }
                 }
             }
-            bool edge = base + FA_KEYS - 1 > s.pos + row0 / G || a.window > 0;
-            float shrink[2];
+            if (base + FA_KEYS - 1 > s.pos + row0 / G || a.window > 0) { /* some row does not see all of this tile */
 #pragma unroll
-            for (int i = 0; i < 2; i++) {
-                float big = m[i];
+                for (int f = 0; f < M; f++)
 #pragma unroll
-                for (int j = 0; j < FA_KEYS / 8; j++)
+                    for (int j = 0; j < FA_KEYS / 8; j++)
 #pragma unroll
-                    for (int x = 0; x < 2; x++) {
-                        float &y = sc[j][2 * i + x];
-                        int key = base + j * 8 + 2 * c + x;
-                        y = edge && (key > pos[i] || key < seen[i]) ? -INFINITY : y * scale;
-                        big = fmaxf(big, y);
-                    }
-                big = fmaxf(big, __shfl_xor_sync(~0u, big, 1));
-                big = fmaxf(big, __shfl_xor_sync(~0u, big, 2));
-                float use = big == -INFINITY ? 0 : big;
-                shrink[i] = exp2f(m[i] - use);
-                m[i] = big;
-                l[i] *= shrink[i];
-#pragma unroll
-                for (int j = 0; j < FA_KEYS / 8; j++)
-#pragma unroll
-                    for (int x = 0; x < 2; x++) {
-                        sc[j][2 * i + x] = exp2f(sc[j][2 * i + x] - use);
-                        l[i] += sc[j][2 * i + x];
-                    }
+                        for (int x = 0; x < 4; x++) {
+                            int key = base + j * 8 + 2 * c + (x & 1), p = pos[f][x >> 1];
+                            if (key > p || (a.window > 0 && p - key >= a.window)) sc[f][j][x] = -INFINITY;
+                        }
             }
 #pragma unroll
-            for (int j = 0; j < D / 8; j++) o[j][0] *= shrink[0], o[j][1] *= shrink[0], o[j][2] *= shrink[1], o[j][3] *= shrink[1];
+            for (int f = 0; f < M; f++) {
+                float shrink[2];
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    float big = m[f][i];
+#pragma unroll
+                    for (int j = 0; j < FA_KEYS / 8; j++) big = fmaxf(big, fmaxf(sc[f][j][2 * i], sc[f][j][2 * i + 1]));
+                    big = fmaxf(big, __shfl_xor_sync(~0u, big, 1));
+                    big = fmaxf(big, __shfl_xor_sync(~0u, big, 2));
+                    float use = big == -INFINITY ? 0 : big * scale, sum = 0;
+                    shrink[i] = exp2f(m[f][i] * scale - use);
+                    m[f][i] = big;
+#pragma unroll
+                    for (int j = 0; j < FA_KEYS / 8; j++)
+#pragma unroll
+                        for (int x = 0; x < 2; x++) {
+                            sc[f][j][2 * i + x] = exp2f(sc[f][j][2 * i + x] * scale - use);
+                            sum += sc[f][j][2 * i + x];
+                        }
+                    l[f][i] = l[f][i] * shrink[i] + sum;
+                }
+#pragma unroll
+                for (int j = 0; j < D / 8; j++) {
+                    o[f][j][0] *= shrink[0], o[f][j][1] *= shrink[0];
+                    o[f][j][2] *= shrink[1], o[f][j][3] *= shrink[1];
+                }
+            }
 #pragma unroll
             for (int i = 0; i < FA_KEYS / 16; i++) {
-                unsigned p0 = pair_of(sc[2 * i][0], sc[2 * i][1], A()), p1 = pair_of(sc[2 * i][2], sc[2 * i][3], A());
-                unsigned p2 = pair_of(sc[2 * i + 1][0], sc[2 * i + 1][1], A()), p3 = pair_of(sc[2 * i + 1][2], sc[2 * i + 1][3], A());
+                unsigned p[M][4];
+#pragma unroll
+                for (int f = 0; f < M; f++) {
+                    p[f][0] = pair_of(sc[f][2 * i][0], sc[f][2 * i][1], A()), p[f][1] = pair_of(sc[f][2 * i][2], sc[f][2 * i][3], A());
+                    p[f][2] = pair_of(sc[f][2 * i + 1][0], sc[f][2 * i + 1][1], A());
+                    p[f][3] = pair_of(sc[f][2 * i + 1][2], sc[f][2 * i + 1][3], A());
+                }
 #pragma unroll
                 for (int j = 0; j < D / 16; j++) {
                     unsigned vb[4];
                     ldsm4_trans(vb, &v[i * 16 + lane % 16][j * 16 + lane / 16 * 8]);
-                    mma(o[2 * j], p0, p1, p2, p3, vb[0], vb[1], A());
-                    mma(o[2 * j + 1], p0, p1, p2, p3, vb[2], vb[3], A());
+#pragma unroll
+                    for (int f = 0; f < M; f++) {
+                        mma(o[f][2 * j], p[f][0], p[f][1], p[f][2], p[f][3], vb[0], vb[1], A());
+                        mma(o[f][2 * j + 1], p[f][0], p[f][1], p[f][2], p[f][3], vb[2], vb[3], A());
+                    }
                 }
             }
             __syncthreads(); /* before the next but one tile overwrites these */
         }
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            l[i] += __shfl_xor_sync(~0u, l[i], 1);
-            l[i] += __shfl_xor_sync(~0u, l[i], 2);
-            int r = warp * 16 + g + 8 * i, row = row0 + r;
-            if (r >= rows) continue;
-            A *out = (A *)a.out + (size_t)(s.first + row / G) * a.ldo + (size_t)(kh * G + row % G) * D + 2 * c;
-            float inv = 1 / l[i];
+        for (int f = 0; f < M; f++)
 #pragma unroll
-            for (int j = 0; j < D / 8; j++)
-                *reinterpret_cast<unsigned *>(out + j * 8) = pair_of(o[j][2 * i] * inv, o[j][2 * i + 1] * inv, A());
-        }
+            for (int i = 0; i < 2; i++) {
+                float sum = l[f][i];
+                sum += __shfl_xor_sync(~0u, sum, 1);
+                sum += __shfl_xor_sync(~0u, sum, 2);
+                int r = (warp * M + f) * 16 + g + 8 * i, row = row0 + r;
+                if (r >= rows) continue;
+                A *out = (A *)a.out + (size_t)(s.first + row / G) * a.ldo + (size_t)(kh * G + row % G) * D + 2 * c;
+                float inv = 1 / sum;
+#pragma unroll
+                for (int j = 0; j < D / 8; j++)
+                    *reinterpret_cast<unsigned *>(out + j * 8) = pair_of(o[f][j][2 * i] * inv, o[f][j][2 * i + 1] * inv, A());
+            }
     }
 }
 
 template <class A, int D> static void fa_launch(struct tabs t, struct att_args a, cudaStream_t stream) {
-    launch(fa_kernel<A, D>, a.grid, FA_WARPS * 32, fa_shared(D), stream, t, a);
+    launch(fa_kernel<A, D>, a.grid, FA_WARPS * 32, fa_shared<D>, stream, t, a);
 }
 
 template <class A> static void fa_by_size(struct tabs t, struct att_args a, cudaStream_t stream) {
@@ -154,7 +197,7 @@ template <class A> static void fa_by_size(struct tabs t, struct att_args a, cuda
 }
 
 template <class A, int D> static int fa_allow(void) {
-    return cudaFuncSetAttribute(fa_kernel<A, D>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)fa_shared(D));
+    return cudaFuncSetAttribute(fa_kernel<A, D>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)fa_shared<D>);
 }
 
 template <class A> static int fa_init(void) {
@@ -162,7 +205,6 @@ template <class A> static int fa_init(void) {
     if (!bad) bad = fa_allow<A, 64>();
     if (!bad) bad = fa_allow<A, 96>();
     if (!bad) bad = fa_allow<A, 128>();
-    /* 256 needs 165 KB, which cards other than data-centre ones do not have: there chunks of that size run plainly. */
     return bad ? bad : fa_allow<A, 256>();
 }
 

@@ -47,7 +47,7 @@ template <class A, int D, bool HALF> __global__ void __launch_bounds__(FI_WARPS 
     constexpr int ROWS = HALF ? 8 : 16, NR = HALF ? 1 : 2, STEPS = D / 16, NT = D / 8, STAGES = fi_stages<D>;
     extern __shared__ __align__(16) char shared[];
     __shared__ float s_m[FI_WARPS][ROWS], s_l[FI_WARPS][ROWS];
-    __shared__ int s_last;
+    __shared__ int s_last, s_next;
     typedef A row_t[D + 8];
     const struct step_head *h = t.head;
     const int K = a.n_kv_heads, G = a.n_heads / K, lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, c = lane % 4;
@@ -56,7 +56,8 @@ template <class A, int D, bool HALF> __global__ void __launch_bounds__(FI_WARPS 
     const size_t v_at = (size_t)K * a.page_size * D;
     row_t *ring = (row_t *)shared + warp * STAGES * 2 * FI_TILE;
     float(*s_out)[D + 4] = (float(*)[D + 4]) shared; /* the rings' memory, when they are done */
-    for (int u = blockIdx.x; u < units; u += gridDim.x) {
+    for (int u = blockIdx.x, next; u < units; u = next) {
+        if (threadIdx.x == 0) s_next = gridDim.x + atomicAdd(a.turn, 1); /* read after the barriers below */
         const struct fi_item it = block_part<struct fi_item>(h, h->fi_at)[u / K];
         const struct step_seq s = block_part<struct step_seq>(h, h->seqs_at)[it.seq];
         const int kh = u % K, last = it.end - 1, seen = first_seen(a, s.pos);
@@ -193,27 +194,49 @@ template <class A, int D, bool HALF> __global__ void __launch_bounds__(FI_WARPS 
             __syncthreads();
             if (s_last) { /* the last part of this sequence and head: join them all */
                 __threadfence();
-                for (int i = threadIdx.x; i < G * D; i += FI_WARPS * 32) {
-                    int row = i / D, d = i % D;
-                    float big = -INFINITY, sum = 0, out = 0;
-                    for (int p = s.part0; p < s.part0 + s.n_parts; p++)
-                        big = fmaxf(big, __ldcg(&a.part_ml[((size_t)p * a.n_heads + kh * G + row) * 2]));
-                    for (int p = s.part0; p < s.part0 + s.n_parts; p++) {
-                        size_t at = (size_t)p * a.n_heads + kh * G + row;
-                        float mp = __ldcg(&a.part_ml[at * 2]), w = mp == -INFINITY ? 0 : exp2f(mp - big);
-                        sum += w * __ldcg(&a.part_ml[at * 2 + 1]);
-                        out += w * __ldcg(&a.part_out[at * D + d]);
+                /* A warp a row turns the parts' maxima into weights, then a thread takes four columns of a row. */
+                for (int row = warp; row < G; row += FI_WARPS) {
+                    float big = -INFINITY, sum = 0;
+                    float *ml = a.part_ml + ((size_t)s.part0 * a.n_heads + kh * G + row) * 2;
+                    for (int p = lane; p < s.n_parts; p += 32) big = fmaxf(big, __ldcg(&ml[(size_t)p * a.n_heads * 2]));
+                    big = warp_max(big);
+                    for (int p = lane; p < s.n_parts; p += 32) {
+                        float *one = &ml[(size_t)p * a.n_heads * 2], m_p = __ldcg(one), w = m_p == -INFINITY ? 0 : exp2f(m_p - big);
+                        sum += w * __ldcg(one + 1);
+                        __stcg(one, w);
                     }
-                    ((A *)a.out)[(size_t)s.first * a.ldo + (size_t)(kh * G + row) * D + d] = from_f<A>(out / sum);
+                    sum = warp_sum(sum);
+                    if (lane == 0) s_l[0][row] = 1 / sum;
+                }
+                __syncthreads();
+                for (int i = threadIdx.x; i < G * D / 4; i += FI_WARPS * 32) {
+                    int row = i / (D / 4), d = i % (D / 4) * 4, head = kh * G + row;
+                    float4 out = make_float4(0, 0, 0, 0);
+#pragma unroll 8
+                    for (int p = s.part0; p < s.part0 + s.n_parts; p++) {
+                        size_t at = (size_t)p * a.n_heads + head;
+                        float w = __ldcg(&a.part_ml[at * 2]);
+                        float4 x = __ldcg(reinterpret_cast<const float4 *>(&a.part_out[at * D + d]));
+                        out.x += w * x.x, out.y += w * x.y, out.z += w * x.z, out.w += w * x.w;
+                    }
+                    float inv = s_l[0][row];
+                    store4((A *)a.out + (size_t)s.first * a.ldo + (size_t)head * D + d,
+                           make_float4(out.x * inv, out.y * inv, out.z * inv, out.w * inv));
                 }
                 if (threadIdx.x == 0) a.arrived[(size_t)it.seq * K + kh] = 0;
             }
         }
+        next = s_next;
         __syncthreads();
     }
 }
 
+/* Blocks that an SM holds at once; written by fi_init, when a device is opened. */
+template <class A, int D, bool HALF> static int fi_resident = 1;
+
 template <class A, int D> static void fi_launch(struct tabs t, struct att_args a, cudaStream_t stream) {
+    int fits = a.n_sms * (a.n_heads / a.n_kv_heads <= 8 ? fi_resident<A, D, true> : fi_resident<A, D, false>);
+    if (a.grid > fits) a.grid = fits;
     if (a.n_heads / a.n_kv_heads <= 8) launch(fi_kernel<A, D, true>, a.grid, FI_WARPS * 32, fi_shared<D>, stream, t, a);
     else launch(fi_kernel<A, D, false>, a.grid, FI_WARPS * 32, fi_shared<D>, stream, t, a);
 }
@@ -230,7 +253,10 @@ template <class A> static void fi_by_size(struct tabs t, struct att_args a, cuda
 
 template <class A, int D> static int fi_allow(void) {
     int bad = cudaFuncSetAttribute(fi_kernel<A, D, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)fi_shared<D>);
-    return bad ? bad : cudaFuncSetAttribute(fi_kernel<A, D, false>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)fi_shared<D>);
+    if (!bad) bad = cudaFuncSetAttribute(fi_kernel<A, D, false>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)fi_shared<D>);
+    if (!bad) bad = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&fi_resident<A, D, true>, fi_kernel<A, D, true>, FI_WARPS * 32, fi_shared<D>);
+    if (!bad) bad = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&fi_resident<A, D, false>, fi_kernel<A, D, false>, FI_WARPS * 32, fi_shared<D>);
+    return bad;
 }
 
 template <class A> static int fi_init(void) {

@@ -40,11 +40,11 @@ struct fi_item {
     int32_t seq, begin, end, part;
 };
 
-/* `fa`: tile number `tile` of the new tokens of `seq`; a tile is FA_ROWS rows of (token, query head of one KV head). */
+/* `fa`: tile number `tile` of the new tokens of `seq`; a tile is fa_rows(D) rows of (token, query head of one KV head). */
 struct fa_item {
     int32_t seq, tile;
 };
-enum { FA_ROWS = 64 };
+static inline int32_t fa_rows(int32_t head_dim) { return head_dim <= 128 ? 128 : 64; }
 
 /* What lies on the device for all steps and for this one. */
 struct tabs {
@@ -56,6 +56,8 @@ struct tabs {
     int32_t table_len;
     struct sampling *sampling; /* [slots] */
     int32_t *last;             /* [slots]: the last sample */
+    int32_t *turn;             /* [n_turns]: the next work item of `fi`, an operator; zeroed by k_begin */
+    int32_t n_turns;
 };
 
 /* Enqueue for up to these many. */
@@ -158,7 +160,9 @@ struct att_args {
     float *part_out;   /* `fi`: [parts, H, D] sums that are not yet divided */
     float *part_ml;    /* [parts, H, 2]: maximum and sum of weights */
     int32_t *arrived;  /* [seqs, K] zero between steps */
-    int32_t grid;      /* thread blocks of `fi` and `fa`: they take items in turn */
+    int32_t n_sms;
+    int32_t grid;      /* thread blocks of `fi` (at most) and `fa`: they take items in turn */
+    int32_t *turn;     /* `fi`: the operator's own counter */
 };
 void k_att_plain(struct tabs t, struct att_args a, int32_t tokens, cudaStream_t stream);
 bool att_fast_takes(const struct att_args *a); /* dtypes and head sizes of fi and fa */

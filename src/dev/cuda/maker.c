@@ -76,6 +76,8 @@ static void lay_tables(struct dev *d, struct arena *a) {
     t->pages = take(a, S * (size_t)t->table_len * 4);
     t->sampling = take(a, S * sizeof(struct sampling));
     t->last = take(a, S * 4);
+    t->n_turns = d->n_ops;
+    t->turn = take(a, (size_t)d->n_ops * 4);
     d->angles.inv_freq = s->rope.inv_freq ? take(a, half * 4) : NULL;
     d->sample.parts = take(a, S * SAMPLE_SPLITS_MAX * SAMPLE_PART_BYTES);
     d->sample.out = take(a, S * sizeof(struct result_row));

@@ -14,6 +14,7 @@ __global__ void begin_kernel(struct tabs t) {
     early();
     const struct step_head *h = t.head;
     int n_threads = gridDim.x * blockDim.x, me = blockIdx.x * blockDim.x + threadIdx.x;
+    for (int i = me; i < t.n_turns; i += n_threads) t.turn[i] = 0;
     const struct batch_page *pages = part<struct batch_page>(h, h->pages_at);
     for (int i = me; i < h->n_pages; i += n_threads)
         t.pages[(size_t)pages[i].slot * t.table_len + pages[i].index] = pages[i].page;

@@ -179,7 +179,7 @@ struct pick {
     uint64_t at_least; /* rank of the last one kept so far */
 };
 
-__device__ __forceinline__ float value_of(const struct pick &p, float x) { return (float)exp((double)((x - p.max) * p.scale)); }
+__device__ __forceinline__ float value_of(const struct pick &p, float x) { return expf((x - p.max) * p.scale); }
 __device__ __forceinline__ uint64_t weight_of(float value) { return (uint64_t)((double)value * 0x1p40); }
 __device__ __forceinline__ bool kept(const struct pick &p, float x, int id) {
     return (p.all || (x - p.max) * p.scale >= FLOOR) && rank_of(x, id) >= p.at_least;

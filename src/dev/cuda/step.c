@@ -10,19 +10,19 @@
 
 /* ---- the block ---- */
 
-enum { FI_CHUNK_MIN = 128, FI_BLOCKS_AN_SM = 3 };
+enum { FI_CHUNK_MIN = 128, FI_UNITS_AN_SM = 4 };
 
 static int32_t group_of(const struct dev_shape *s) { return s->n_heads / s->n_kv_heads; }
 
-/* Units of work that `fi` cuts a step into, at most: enough to fill the GPU about twice. */
-static int32_t fi_units(const struct dev *d) { return d->n_sms * FI_BLOCKS_AN_SM * 2; }
+/* Units of work that `fi` cuts a step into, at most: enough to fill the GPU some times over. */
+static int32_t fi_units(const struct dev *d) { return d->n_sms * FI_UNITS_AN_SM; }
 
 int32_t step_parts_max(const struct dev *d, const struct dev_shape *s) {
     return fi_units(d) / s->n_kv_heads + s->limits.max_seqs + 1;
 }
 
 static size_t fa_items_max(const struct dev_shape *s) {
-    return (size_t)s->limits.max_tokens * (size_t)group_of(s) / FA_ROWS + (size_t)s->limits.max_seqs + 1;
+    return (size_t)s->limits.max_tokens * (size_t)group_of(s) / (size_t)fa_rows(s->head_dim) + (size_t)s->limits.max_seqs + 1;
 }
 
 size_t step_block_bytes(const struct dev_shape *s, int32_t parts_max) {
@@ -109,10 +109,10 @@ static int32_t plan_fi(const struct dev *d, struct step_seq *seqs, int32_t n, in
 
 /* Tiles of chunks, the last of a chunk (which sees the most) first. */
 static int32_t plan_fa(const struct dev *d, const struct step_seq *seqs, int32_t n, struct fa_item *items) {
-    int32_t count = 0, G = group_of(&d->shape);
+    int32_t count = 0, G = group_of(&d->shape), rows = fa_rows(d->shape.head_dim);
     for (int32_t i = 0; i < n; i++)
         if (seqs[i].n_tokens > 1)
-            for (int32_t tile = (seqs[i].n_tokens * G - 1) / FA_ROWS; tile >= 0; tile--) items[count++] = (struct fa_item){i, tile};
+            for (int32_t tile = (seqs[i].n_tokens * G - 1) / rows; tile >= 0; tile--) items[count++] = (struct fa_item){i, tile};
     return count;
 }
 
@@ -188,6 +188,11 @@ static void run_rope(const struct run *r, const struct dop *o) {
     k_rope_kv(d->tabs, a, r->n.tokens, d->stream);
 }
 
+static int32_t blocks_for(int32_t items, int32_t heads) {
+    enum { MOST = 1 << 20 };
+    return items < MOST / heads ? items * heads : MOST;
+}
+
 static void run_attention(const struct run *r, const struct dop *o) {
     struct dev *d = r->d;
     struct att_args a = d->att;
@@ -197,17 +202,18 @@ static void run_attention(const struct run *r, const struct dop *o) {
     a.ldo = d->ld[o->o->out];
     a.window = o->o->window;
     a.scale = o->o->scale;
+    a.turn = d->tabs.turn + (o - d->ops);
+    a.n_sms = d->n_sms;
     if (!att_fast_takes(&a)) {
         k_att_plain(d->tabs, a, r->n.tokens, d->stream);
         return;
     }
-    int32_t full = d->n_sms * FI_BLOCKS_AN_SM, K = a.n_kv_heads;
     if (r->n_fi) {
-        a.grid = (int64_t)r->n_fi * K < full ? r->n_fi * K : full;
+        a.grid = blocks_for(r->n_fi, a.n_kv_heads);
         k_att_fi(d->tabs, a, d->stream);
     }
     if (r->n_fa) {
-        a.grid = (int64_t)r->n_fa * K < 8 * full ? r->n_fa * K : 8 * full;
+        a.grid = blocks_for(r->n_fa, a.n_kv_heads);
         k_att_fa(d->tabs, a, d->stream);
     }
 }
