@@ -126,7 +126,8 @@ static void linear(int n, int k) {
     static const int rows[] = {1, 2, 4, 8, 16, 64, 128, 256, 512, 2048, 8192};
     struct dev_shape s = {.n_layers = 1, .n_heads = 1, .n_kv_heads = 1, .head_dim = 8, .hidden = k, .ffn = (n + 1) / 2, .vocab = 8, .max_len = 16384,
                           .page_size = 16, .n_pages = 2, .kv_dtype = DT_BF16, .limits = {.max_tokens = 8192, .max_seqs = 8, .max_pages = 1}};
-    struct op ops[8];
+    enum { OPS = 64 };
+    struct op ops[OPS];
     for (int l = 0; l < 8; l++) {
         size_t all = (size_t)n * (size_t)k;
         uint16_t *w = mem_array(all, 2);
@@ -134,11 +135,12 @@ static void linear(int n, int k) {
         ops[l] = (struct op){.kind = OP_LINEAR, .in = BUF_X, .out = BUF_GU, .k_slices = 1, .w = {{w, DT_BF16, n, k, k}}};
     }
     struct rig g;
-    rig_init(&g, &s, ops, 8);
+    for (int l = 8; l < OPS; l++) ops[l] = ops[l - 8];
+    rig_init(&g, &s, ops, OPS);
     random_rows(BUF_X, 8192, (size_t)k);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         int r = rows[i];
-        double us = timed(&g, 1, r, 0, false, 8), bytes = 2.0 * n * k + 2.0 * r * (n + k);
+        double us = timed(&g, 1, r, 0, false, OPS), bytes = 2.0 * n * k + 2.0 * r * (n + k);
         printf("linear %6d x %5d, %4d rows: %8.1f us  %6.0f GB/s  %6.1f TFLOP/s\n", n, k, r, us, bytes / us / 1e3, 2.0 * r * n * k / us / 1e6);
     }
     for (int l = 0; l < 8; l++) free((void *)(uintptr_t)ops[l].w[0].data);

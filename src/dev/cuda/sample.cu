@@ -204,11 +204,19 @@ __device__ uint64_t select_rank(const struct pick &p, uint64_t need, bool by_wei
     for (int d = 0; d < 5; d++) {
         for (int i = threadIdx.x; i < BUCKETS; i += PICK_THREADS) bucket[i] = 0;
         __syncthreads();
-        for (int i = threadIdx.x; i < p.vocab; i += PICK_THREADS) {
-            float x = p.x[i];
+        for (int base = 0; base < p.vocab; base += PICK_THREADS) {
+            int i = base + threadIdx.x;
+            float x = i < p.vocab ? p.x[i] : -INFINITY;
             uint64_t rank = rank_of(x, i);
-            if (((rank ^ prefix) & known) || !kept(p, x, i)) continue;
-            atomicAdd(&bucket[rank >> shifts[d] & ((1u << bits[d]) - 1)], by_weight ? weight_of(value_of(p, x)) : 1);
+            bool in = i < p.vocab && !((rank ^ prefix) & known) && kept(p, x, i);
+            if (!__any_sync(~0u, in)) continue;
+            /* Logits crowd into few buckets: lanes of the same one add up first. */
+            int b = in ? (int)(rank >> shifts[d] & ((1u << bits[d]) - 1)) : -1;
+            unsigned same = __match_any_sync(~0u, b);
+            uint64_t w = by_weight && in ? weight_of(value_of(p, x)) : 0, sum = __popc(same);
+            if (by_weight)
+                sum = (uint64_t)__reduce_add_sync(same, (unsigned)(w >> 20)) * 1048576u + __reduce_add_sync(same, (unsigned)(w & 0xfffffu));
+            if (in && (threadIdx.x % 32) == __ffs(same) - 1u) atomicAdd(&bucket[b], (unsigned long long)sum);
         }
         __syncthreads();
         if (threadIdx.x < 32) { /* a lane sums 128 buckets, the highest first; then one lane looks into its own */

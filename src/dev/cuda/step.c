@@ -261,7 +261,7 @@ static void run_rows(const struct run *r, const struct dop *o) {
 static void run_sample(const struct run *r) {
     struct dev *d = r->d;
     struct sample_args a = d->sample;
-    a.splits = 2 * d->n_sms / r->n.rows;
+    a.splits = 8 * d->n_sms / r->n.rows;
     if (a.splits > SAMPLE_SPLITS_MAX) a.splits = SAMPLE_SPLITS_MAX;
     if (a.splits > a.vocab / 2048) a.splits = a.vocab / 2048;
     if (a.splits < 1) a.splits = 1;
