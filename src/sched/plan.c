@@ -24,9 +24,17 @@ static bool take_pages(struct sched *s, struct seq *q, int32_t n_tokens, const s
     return true;
 }
 
+/* Somebody is on the way out and only waits for the step that holds it: its pages come with that step's commit. */
+static bool room_to_come(const struct sched *s) {
+    const struct seq *q = s->running.last;
+    while (q && !(q->in_flight && (q->retract || q->finish != FINISH_NONE))) q = q->prev;
+    return q != NULL;
+}
+
 /* Make room for q by putting back the youngest sequences; false when it must wait (or was itself put back). */
 static bool make_room(struct sched *s, struct seq *q, int32_t n_tokens, const struct batch *b) {
     while (!take_pages(s, q, n_tokens, b)) {
+        if (room_to_come(s)) return false; /* or each sequence that lacks a page in this step would cost one its place */
         struct seq *victim = s->running.last;
         while (victim && (victim->finish != FINISH_NONE || victim->retract)) victim = victim->prev;
         if (!victim) return false;
