@@ -16,7 +16,7 @@ from test_metrics import wait_for
 LONG = bool(os.environ.get("MINISGL_TEST_LONG"))
 ALL = list(itertools.product(("radix", "naive"), (1, 16, 64), ("on", "off")))
 SHORT = [("radix", 1, "on"), ("radix", 16, "off"), ("naive", 16, "on"), ("naive", 64, "off")]
-CONTEXT, POOL, AT_ONCE = 320, 2048, 64  # tokens of the longest sequence, and of the KV cache; clients
+CONTEXT, POOL, AT_ONCE = 320, 1024, 64  # tokens of the longest sequence, and of the KV cache; clients
 
 
 def requests():
@@ -128,7 +128,7 @@ def check(s, alone, cache, page):
           f"{m('minisgl:computed_prompt_tokens_total'):.0f} prompt tokens computed in {m('vllm:iteration_tokens_total_count'):.0f} steps")
     # A short answer may be complete before its client's leaving is seen.
     assert 40 < aborts <= n_left
-    assert put_back >= (200 if page < 64 else 120)  # of large pages a sequence takes few
+    assert put_back >= 100
     assert (m("vllm:prefix_cache_hits_total") > 0) == (cache == "radix")
     assert m("vllm:kv_cache_usage_perc") == 0
     assert s.stop() == 0
