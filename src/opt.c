@@ -403,6 +403,16 @@ static void print_wrapped(FILE *to, const char *text, int indent) {
     fputc('\n', to);
 }
 
+/* " (environment: A, B)" of a row. */
+static void add_env(struct buf *b, const struct row *r, const char *quote) {
+    for (const char *p = r->env; p && *p;) {
+        size_t w = strcspn(p, " ");
+        buf_addf(b, "%s%s%.*s%s", p == r->env ? " (environment: " : ", ", quote, (int)w, p, quote);
+        p += w + (p[w] == ' ');
+    }
+    if (r->env) buf_addc(b, ')');
+}
+
 void options_help(FILE *to, unsigned command, const char *usage) {
     fprintf(to, "%s\n\noptions:\n", usage);
     for (int i = 0; i < N_ROWS; i++) {
@@ -420,7 +430,7 @@ void options_help(FILE *to, unsigned command, const char *usage) {
         buf_init(&b, 4096);
         buf_adds(&b, r->help);
         if (r->def) buf_addf(&b, " [%s]", r->def);
-        if (r->env) buf_addf(&b, " (environment: %s)", r->env);
+        add_env(&b, r, "");
         if (r->later) buf_addf(&b, " (%s%s)", r->later == gpu_only ? "" : "not in this version: ", r->later);
         print_wrapped(to, buf_str(&b), 8);
         buf_release(&b);
@@ -492,7 +502,11 @@ void options_markdown(FILE *to) {
         }
         fprintf(to, " | %s%s%s | ", r->def ? "`" : "", r->def ? r->def : "", r->def ? "`" : "");
         print_cell(to, r->help);
-        if (r->env) fprintf(to, " (environment: `%s`)", r->env);
+        struct buf env;
+        buf_init(&env, 1000);
+        add_env(&env, r, "`");
+        fputs(buf_str(&env), to);
+        buf_release(&env);
         if (r->later) {
             fprintf(to, " — *%s", r->later == gpu_only ? "" : "not in this version: ");
             print_cell(to, r->later);

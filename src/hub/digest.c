@@ -1,5 +1,5 @@
-/* digest.c: OpenSSL's sha256 and sha1. The caller's thread owns each digest. A library that refuses them (a FIPS setting without
- * sha1) ends the process: without checksums no download may be trusted. */
+/* digest.c: OpenSSL's sha256 and sha1. The caller's thread owns each digest. A library that refuses them (a FIPS
+ * setting without sha1) ends the process: without checksums no download may be trusted. */
 #include "hub/digest.h"
 
 #include "base/err.h"

@@ -1,5 +1,5 @@
-/* download.c: which files, in which order. One thread. The small files come first, so that a model that cannot be run is refused
- * before its weights are downloaded. Refuses a repository without safetensors. */
+/* download.c: which files, in which order. One thread. The small files come first, so that a model that cannot be run
+ * is refused before its weights are downloaded. Refuses a repository without safetensors. */
 #include "hub/download.h"
 
 #include "base/clock.h"
@@ -38,8 +38,10 @@ static int get_listing(struct download *d) {
     char *revision = hub_escape(l->revision);
     struct buf url, text;
     buf_init(&url, 4096);
-    if (huggingface(d)) buf_addf(&url, "%s/api/models/%s/revision/%s?blobs=true", d->c.endpoint, l->name, revision);
-    else buf_addf(&url, "%s/api/v1/models/%s/repo/files?Revision=%s&Recursive=true", d->c.endpoint, l->name, revision);
+    if (huggingface(d))
+        buf_addf(&url, "%s/api/models/%s/revision/%s?blobs=true", d->c.endpoint, l->name, revision);
+    else
+        buf_addf(&url, "%s/api/v1/models/%s/repo/files?Revision=%s&Recursive=true", d->c.endpoint, l->name, revision);
     int rc = hub_get(&d->c, buf_str(&url), "the list of files", LISTING_BYTES_MAX, &text, d->e);
     if (!rc) {
         rc = huggingface(d) ? listing_parse_huggingface(&d->list, buf_str(&text), text.len, d->e)
@@ -56,8 +58,10 @@ static char *file_url(const struct download *d, const char *name) {
     char *file = hub_escape(name), *revision = hub_escape(d->l->revision);
     struct buf url;
     buf_init(&url, 8192);
-    if (huggingface(d)) buf_addf(&url, "%s/%s/resolve/%s/%s", d->c.endpoint, d->l->name, d->list.commit, file);
-    else buf_addf(&url, "%s/api/v1/models/%s/repo?Revision=%s&FilePath=%s", d->c.endpoint, d->l->name, revision, file);
+    if (huggingface(d))
+        buf_addf(&url, "%s/%s/resolve/%s/%s", d->c.endpoint, d->l->name, d->list.commit, file);
+    else
+        buf_addf(&url, "%s/api/v1/models/%s/repo?Revision=%s&FilePath=%s", d->c.endpoint, d->l->name, revision, file);
     free(file);
     free(revision);
     return buf_take(&url, NULL);
@@ -92,8 +96,10 @@ static int check_room(struct download *d, size_t from) {
     if (rc || statvfs(d->l->root, &fs)) return rc;
     size_t avail = (size_t)fs.f_bavail * fs.f_frsize;
     if (!left || avail >= left) return 0;
-    return err_machine(d->e, "%s needs %s more and the disk of %s has %s: make room, or let HF_HOME or MODELSCOPE_CACHE name another disk",
-                       d->l->name, size_words(needs, (double)left), d->l->cache, size_words(has, (double)avail));
+    return err_machine(
+        d->e,
+        "%s needs %s more and the disk of %s has %s: make room, or let HF_HOME or MODELSCOPE_CACHE name another disk",
+        d->l->name, size_words(needs, (double)left), d->l->cache, size_words(has, (double)avail));
 }
 
 /* Download the files added since `from`. */
@@ -117,14 +123,18 @@ static const char *place_of(const struct download *d, const char *name) {
 /* ---- the weights ---- */
 
 static int no_weights(struct download *d) {
-    return err_input(d->e, "%s has no weights that can be read: neither %s nor %s is among its %zu files (other formats, such as "
-                     "pytorch_model.bin or GGUF, are not read)", d->l->name, single, index_name, d->list.n);
+    return err_input(
+        d->e,
+        "%s has no weights that can be read: neither %s nor %s is among its %zu files (other formats, such as "
+        "pytorch_model.bin or GGUF, are not read)",
+        d->l->name, single, index_name, d->list.n);
 }
 
 static int add_indexed(struct download *d, char *const *names, size_t n) {
     for (size_t i = 0; i < n; i++) {
         const struct hub_file *f = listing_find(&d->list, names[i]);
-        if (!f) return err_input(d->e, "%s: %s names %s, which the hub does not have", d->l->name, index_name, names[i]);
+        if (!f)
+            return err_input(d->e, "%s: %s names %s, which the hub does not have", d->l->name, index_name, names[i]);
         if (add_file(d, f)) return -1;
     }
     return 0;
@@ -153,7 +163,9 @@ static int add_small(struct download *d, unsigned need) {
     d->files = mem_array(d->list.n + 1, sizeof *d->files);
     bool indexed = (need & HUB_WEIGHTS) && !listing_find(&d->list, single);
     if (!listing_find(&d->list, "config.json"))
-        return err_input(d->e, "%s has no config.json among its %zu files: it is no model in the format of Hugging Face", d->l->name, d->list.n);
+        return err_input(d->e,
+                         "%s has no config.json among its %zu files: it is no model in the format of Hugging Face",
+                         d->l->name, d->list.n);
     if (indexed && !listing_find(&d->list, index_name)) return no_weights(d);
     for (size_t i = 0; i < d->list.n; i++) {
         const struct hub_file *f = &d->list.v[i];
@@ -190,8 +202,8 @@ char *hub_download(const struct layout *l, unsigned need, hub_check *check, stru
     log_info("looking for %s on %s", l->name, d.c.host);
     if (get_all(&d, need, check)) goto out;
     double s = (double)(clock_ns() - d.p.start) / 1e9 + 1e-6;
-    log_info("downloaded %s: %zu files, %s came in %s, %s/s", l->name, d.p.files_done, size_words(size, (double)d.p.arrived),
-             time_words(time, s), size_words(rate, (double)d.p.arrived / s));
+    log_info("downloaded %s: %zu files, %s came in %s, %s/s", l->name, d.p.files_done,
+             size_words(size, (double)d.p.arrived), time_words(time, s), size_words(rate, (double)d.p.arrived / s));
     dir = layout_snapshot(l, d.list.commit);
 out:
     for (size_t i = 0; i < d.n; i++) transfer_release(&d.v[i]);

@@ -59,23 +59,27 @@ static char *find_beside(const char *name, unsigned need, bool *shape, struct er
     int n = places_of(base, places);
     for (int i = 0; i < n && !found; i++) found = look(places[i], name, need, &there);
     if (!found && !strcmp(name, "builtin"))
-        err_input(e, "the built-in model is neither in %s%s%s; give --model a folder or a name", places[0], n > 1 ? " nor in " : "",
-                  n > 1 ? places[1] : "");
+        err_input(e, "the built-in model is neither in %s%s%s; give --model a folder or a name", places[0],
+                  n > 1 ? " nor in " : "", n > 1 ? places[1] : "");
     *shape = there && !found;
     for (int i = 0; i < n; i++) free(places[i]);
     free(base);
     return found;
 }
 
-static char *find_on_hub(const char *name, unsigned need, bool shape, const struct hub_settings *s, hub_check *check, struct err *e) {
+static char *find_on_hub(const char *name, unsigned need, bool shape, const struct hub_settings *s, hub_check *check,
+                         struct err *e) {
     struct layout l;
     char *missing = NULL, *found = NULL;
     if (layout_init(&l, s, name, e)) return NULL;
     found = layout_find(&l, need, &missing);
-    if (found) log_info("found %s in %s", name, found);
-    else if (!s->offline) found = hub_download(&l, need, check, e);
-    else err_input(e, "%s is not in %s (it lacks %s), and HF_HUB_OFFLINE or --offline forbids to download it%s", name, l.root, missing,
-                   shape ? "; its shape is known: --dummy-weight runs it with random weights" : "");
+    if (found)
+        log_info("found %s in %s", name, found);
+    else if (!s->offline)
+        found = hub_download(&l, need, check, e);
+    else
+        err_input(e, "%s is not in %s (it lacks %s), and HF_HUB_OFFLINE or --offline forbids to download it%s", name,
+                  l.root, missing, shape ? "; its shape is known: --dummy-weight runs it with random weights" : "");
     free(missing);
     layout_release(&l);
     return found;
@@ -94,7 +98,9 @@ char *model_find(const char *name, unsigned need, const struct hub_settings *s, 
     }
     bool folder = dir_exists(name);
     if (folder && s->revision) {
-        err_input(e, "--revision %.100s: %.300s is a folder here, and a folder wins over a model on the hub; leave the one or rename the other",
+        err_input(e,
+                  "--revision %.100s: %.300s is a folder here, and a folder wins over a model on the hub; leave the "
+                  "one or rename the other",
                   s->revision, name);
         return NULL;
     }

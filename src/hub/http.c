@@ -1,4 +1,5 @@
-/* http.c: see http.h. One thread owns a client. Refuses to leave https for http on the way, and answers larger than asked for. */
+/* http.c: see http.h. One thread owns a client. Refuses to leave https for http on the way, and answers larger than
+ * asked for. */
 #include "hub/http.h"
 
 #include "base/file.h"
@@ -12,7 +13,16 @@
 #include <strings.h>
 #include <time.h>
 
-enum { TRIES = 6, TRIES_TO_REACH = 3, FIRST_WAIT_MS = 500, WAIT_MAX_S = 300, CONNECT_S = 10, COMPLAINT_MAX = 1 << 16, MOVES_MAX = 5, TELL_MS = 2000 };
+enum {
+    TRIES = 6,
+    TRIES_TO_REACH = 3,
+    FIRST_WAIT_MS = 500,
+    WAIT_MAX_S = 300,
+    CONNECT_S = 10,
+    COMPLAINT_MAX = 1 << 16,
+    MOVES_MAX = 5,
+    TELL_MS = 2000
+};
 
 /* ---- the client ---- */
 
@@ -21,9 +31,12 @@ static char *token_of_file(const struct hub_settings *s) {
     char *base = NULL, *path, *text = NULL;
     size_t n;
     if (s->source != HUB_HUGGINGFACE) return NULL;
-    if (s->hf_home) base = s->hf_home[0] == '~' && s->home ? path_join(s->home, s->hf_home + 1) : mem_strdup(s->hf_home);
-    else if (s->cache_home) base = path_join(s->cache_home, "huggingface");
-    else if (s->home) base = path_join(s->home, ".cache/huggingface");
+    if (s->hf_home)
+        base = s->hf_home[0] == '~' && s->home ? path_join(s->home, s->hf_home + 1) : mem_strdup(s->hf_home);
+    else if (s->cache_home)
+        base = path_join(s->cache_home, "huggingface");
+    else if (s->home)
+        base = path_join(s->home, ".cache/huggingface");
     if (!base) return NULL;
     path = path_join(base, "token");
     if (!file_read(path, 4096, &text, &n, NULL)) text[strcspn(text, " \r\n")] = 0;
@@ -46,7 +59,8 @@ static const char *host_of(const char *url, size_t *n) {
 static int set_endpoint(struct hub_client *c, struct err *e) {
     const char *url = c->s->endpoint;
     bool plain = strncasecmp(url, "http://", 7) == 0, tls = strncasecmp(url, "https://", 8) == 0;
-    if (!plain && !tls && strstr(url, "://")) return err_input(e, "the hub's address %.200s must begin with https:// or http://", url);
+    if (!plain && !tls && strstr(url, "://"))
+        return err_input(e, "the hub's address %.200s must begin with https:// or http://", url);
     struct buf b;
     buf_init(&b, 2000);
     if (!plain && !tls) buf_adds(&b, "https://");
@@ -73,12 +87,14 @@ static void add_header(struct hub_client *c, const char *fmt, const char *value)
     buf_release(&b);
 }
 
-int hub_client_open(struct hub_client *c, const struct hub_settings *s, const char *name, const char *revision, struct err *e) {
+int hub_client_open(struct hub_client *c, const struct hub_settings *s, const char *name, const char *revision,
+                    struct err *e) {
     *c = (struct hub_client){.s = s, .name = name, .revision = revision};
     if (curl_global_init(CURL_GLOBAL_DEFAULT)) return err_machine(e, "libcurl cannot be started");
     c->token = s->token ? mem_strdup(s->token) : token_of_file(s);
     if (c->token && c->token[strspn(c->token, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~+/=")])
-        return err_input(e, "the hub's token has characters that no token has; is HF_TOKEN or the token file what it should be?");
+        return err_input(
+            e, "the hub's token has characters that no token has; is HF_TOKEN or the token file what it should be?");
     if (set_endpoint(c, e)) return -1;
     if (c->token) add_header(c, "Authorization: Bearer %s", c->token);
     if (c->token && s->source == HUB_MODELSCOPE) add_header(c, "Cookie: m_session_id=%s", c->token);
@@ -146,21 +162,30 @@ static size_t on_header(char *line, size_t size, size_t n, void *arg) {
     if (n > 5 && !strncasecmp(line, "HTTP/", 5)) {
         a->etag[0] = 0;
         a->length = a->range_start = a->range_total = SIZE_MAX;
-    } else if (header_is(line, n, "etag", &v, &w)) copy_etag(a->etag, v, w);
-    else if (header_is(line, n, "x-linked-etag", &v, &w)) copy_etag(a->linked_etag, v, w);
-    else if (header_is(line, n, "x-linked-size", &v, &w)) a->linked_size = number(v, w);
-    else if (header_is(line, n, "content-length", &v, &w)) a->length = number(v, w);
-    else if (header_is(line, n, "content-range", &v, &w)) read_range(a, v, w);
-    else if (header_is(line, n, "x-repo-commit", &v, &w)) copy(a->commit, sizeof a->commit, v, w);
-    else if (header_is(line, n, "x-error-code", &v, &w)) copy(a->code, sizeof a->code, v, w);
-    else if (header_is(line, n, "x-error-message", &v, &w)) copy(a->message, sizeof a->message, v, w);
+    } else if (header_is(line, n, "etag", &v, &w))
+        copy_etag(a->etag, v, w);
+    else if (header_is(line, n, "x-linked-etag", &v, &w))
+        copy_etag(a->linked_etag, v, w);
+    else if (header_is(line, n, "x-linked-size", &v, &w))
+        a->linked_size = number(v, w);
+    else if (header_is(line, n, "content-length", &v, &w))
+        a->length = number(v, w);
+    else if (header_is(line, n, "content-range", &v, &w))
+        read_range(a, v, w);
+    else if (header_is(line, n, "x-repo-commit", &v, &w))
+        copy(a->commit, sizeof a->commit, v, w);
+    else if (header_is(line, n, "x-error-code", &v, &w))
+        copy(a->code, sizeof a->code, v, w);
+    else if (header_is(line, n, "x-error-message", &v, &w))
+        copy(a->message, sizeof a->message, v, w);
     return n;
 }
 
 CURL *hub_easy(struct hub_client *c, const char *url, struct hub_answer *a) {
     CURL *h = curl_easy_init();
     if (!h) BUG("curl_easy_init");
-    *a = (struct hub_answer){.length = SIZE_MAX, .linked_size = SIZE_MAX, .range_start = SIZE_MAX, .range_total = SIZE_MAX};
+    *a = (struct hub_answer){
+        .length = SIZE_MAX, .linked_size = SIZE_MAX, .range_start = SIZE_MAX, .range_total = SIZE_MAX};
     curl_easy_setopt(h, CURLOPT_URL, url);
     curl_easy_setopt(h, CURLOPT_USERAGENT, c->s->agent);
     curl_easy_setopt(h, CURLOPT_HTTPHEADER, c->headers);
@@ -219,10 +244,13 @@ static bool passing(CURLcode rc) {
 static bool own_host(const struct hub_client *c, const struct hub_answer *a) { return !strcmp(a->host, c->host); }
 
 int64_t hub_retry_wait(struct hub_client *c, struct hub_retry *r, CURLcode rc, const struct hub_answer *a) {
-    bool again, reachable = rc != CURLE_COULDNT_RESOLVE_HOST && rc != CURLE_COULDNT_CONNECT && rc != CURLE_OPERATION_TIMEDOUT;
+    bool again,
+        reachable = rc != CURLE_COULDNT_RESOLVE_HOST && rc != CURLE_COULDNT_CONNECT && rc != CURLE_OPERATION_TIMEDOUT;
     if (!rc) c->reached = true;
-    if (rc) again = passing(rc);
-    else again = a->status == 408 || a->status == 429 || a->status >= 500 || (a->status >= 400 && !own_host(c, a));
+    if (rc)
+        again = passing(rc);
+    else
+        again = a->status == 408 || a->status == 429 || a->status >= 500 || (a->status >= 400 && !own_host(c, a));
     r->tries++;
     if (!again || r->tries >= (reachable || c->reached ? TRIES : TRIES_TO_REACH)) return -1;
     if (!rc && a->retry_after) return a->retry_after <= WAIT_MAX_S ? a->retry_after * 1000 : -1;
@@ -237,71 +265,92 @@ static int refused(const struct hub_client *c, const struct hub_answer *a, const
     const char *token = token_name(c);
     bool gated = !strcmp(a->code, "GatedRepo");
     if (!strcmp(a->code, "RevisionNotFound"))
-        return err_input(e, "%s has no revision %s on %s; --revision takes a branch, a tag or a commit", c->name, c->revision, c->host);
+        return err_input(e, "%s has no revision %s on %s; --revision takes a branch, a tag or a commit", c->name,
+                         c->revision, c->host);
     if (gated && c->token)
         return err_input(e,
-                         "%s is gated, and the account of the token (%s) has no access to it: open %s/%s, accept its terms, and wait "
+                         "%s is gated, and the account of the token (%s) has no access to it: open %s/%s, accept its "
+                         "terms, and wait "
                          "until access is granted",
                          c->name, token, c->endpoint, c->name);
     if (gated)
-        return err_input(e, "%s is gated: open %s/%s, accept its terms, then set %s to a token of that account", c->name, c->endpoint,
-                         c->name, token);
+        return err_input(e, "%s is gated: open %s/%s, accept its terms, then set %s to a token of that account",
+                         c->name, c->endpoint, c->name, token);
     if (a->status == 401 && c->token && strcmp(a->code, "RepoNotFound"))
-        return err_input(e, "%s does not accept the token for %s (401%s%s); %s should hold a valid one, or none", c->host, c->name,
-                         *says ? ": " : "", says, token);
+        return err_input(e, "%s does not accept the token for %s (401%s%s); %s should hold a valid one, or none",
+                         c->host, c->name, *says ? ": " : "", says, token);
     if (a->status == 403)
-        return err_input(e, "%s forbids access to %s (403%s%s); %s must belong to an account that may read it", c->host, c->name,
-                         *says ? ": " : "", says, token);
-    return err_input(e,
-                     "%s is neither a folder here nor a model on %s (%ld%s%s): check the spelling%s%s%s", c->name, c->host, a->status,
-                     *says ? ": " : "", says, c->token ? "" : "; a private model needs ", c->token ? "" : token,
-                     c->token ? ", and that the token may read it" : "");
+        return err_input(e, "%s forbids access to %s (403%s%s); %s must belong to an account that may read it", c->host,
+                         c->name, *says ? ": " : "", says, token);
+    return err_input(e, "%s is neither a folder here nor a model on %s (%ld%s%s): check the spelling%s%s%s", c->name,
+                     c->host, a->status, *says ? ": " : "", says, c->token ? "" : "; a private model needs ",
+                     c->token ? "" : token, c->token ? ", and that the token may read it" : "");
 }
 
-static int unwell(const struct hub_client *c, const struct hub_answer *a, const char *what, const char *says, struct err *e) {
+static int unwell(const struct hub_client *c, const struct hub_answer *a, const char *what, const char *says,
+                  struct err *e) {
     char wait[60] = "a while";
     if (a->retry_after) snprintf(wait, sizeof wait, "%lld s", (long long)a->retry_after);
     if (a->status == 429)
         return err_machine(e, "%s has had too many requests (429 for %s): try again in %s%s%s", a->host, what, wait,
                            c->token ? "" : "; with a token the limits are higher: ", c->token ? "" : token_name(c));
     if (a->status >= 500)
-        return err_machine(e, "%s is out of order: it answered %ld for %s, also after %d tries%s%s; try again later", a->host, a->status,
-                           what, TRIES, *says ? ": " : "", says);
-    return err_machine(e, "%s answered %ld for %s%s%s, which is not in its protocol; is it a %s hub?", a->host, a->status, what,
-                       *says ? ": " : "", says, c->s->source == HUB_HUGGINGFACE ? "Hugging Face" : "ModelScope");
+        return err_machine(e, "%s is out of order: it answered %ld for %s, also after %d tries%s%s; try again later",
+                           a->host, a->status, what, TRIES, *says ? ": " : "", says);
+    return err_machine(e, "%s answered %ld for %s%s%s, which is not in its protocol; is it a %s hub?", a->host,
+                       a->status, what, *says ? ": " : "", says,
+                       c->s->source == HUB_HUGGINGFACE ? "Hugging Face" : "ModelScope");
 }
 
-static int unreachable(const struct hub_client *c, CURLcode rc, const struct hub_answer *a, const char *what, struct err *e) {
+static int unreachable(const struct hub_client *c, CURLcode rc, const struct hub_answer *a, const char *what,
+                       struct err *e) {
     const char *host = *a->host ? a->host : c->host;
     if (rc == CURLE_OPERATION_TIMEDOUT && !c->reached) rc = CURLE_COULDNT_CONNECT;
     switch (rc) {
     case CURLE_COULDNT_RESOLVE_HOST:
-        return err_machine(e, "the host %s of %s is not known: is this machine online? (HF_ENDPOINT or MODELSCOPE_ENDPOINT names another "
-                           "hub, HTTPS_PROXY a proxy; without a network give --model a folder)", host, what);
-    case CURLE_COULDNT_RESOLVE_PROXY: return err_machine(e, "the proxy's host is not known; is HTTPS_PROXY or --proxy right?");
+        return err_machine(
+            e,
+            "the host %s of %s is not known: is this machine online? (HF_ENDPOINT or MODELSCOPE_ENDPOINT names another "
+            "hub, HTTPS_PROXY a proxy; without a network give --model a folder)",
+            host, what);
+    case CURLE_COULDNT_RESOLVE_PROXY:
+        return err_machine(e, "the proxy's host is not known; is HTTPS_PROXY or --proxy right?");
     case CURLE_COULDNT_CONNECT:
-        return err_machine(e, "no connection to %s for %s: it refuses or does not answer; is a proxy needed (HTTPS_PROXY)?", host, what);
+        return err_machine(
+            e, "no connection to %s for %s: it refuses or does not answer; is a proxy needed (HTTPS_PROXY)?", host,
+            what);
     case CURLE_OPERATION_TIMEDOUT:
-        return err_machine(e, "%s sent nothing of %s for %d s, also after %d tries; what came is kept, and the next start goes on from it",
+        return err_machine(e,
+                           "%s sent nothing of %s for %d s, also after %d tries; what came is kept, and the next start "
+                           "goes on from it",
                            host, what, c->s->timeout, TRIES);
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CACERT_BADFILE:
-        return err_machine(e, "the certificate of %s cannot be trusted (%s): install the package ca-certificates, or name the certificates "
-                           "of your network with SSL_CERT_FILE", host, curl_easy_strerror(rc));
+        return err_machine(e,
+                           "the certificate of %s cannot be trusted (%s): install the package ca-certificates, or name "
+                           "the certificates "
+                           "of your network with SSL_CERT_FILE",
+                           host, curl_easy_strerror(rc));
     case CURLE_TOO_MANY_REDIRECTS: return err_machine(e, "%s redirects %s in circles", host, what);
-    case CURLE_UNSUPPORTED_PROTOCOL: return err_machine(e, "%s redirects %s to an address that is not https", host, what);
+    case CURLE_UNSUPPORTED_PROTOCOL:
+        return err_machine(e, "%s redirects %s to an address that is not https", host, what);
     default:
-        return err_machine(e, "the connection to %s for %s broke (%s), also after %d tries; what came is kept, and the next start goes on "
-                           "from it", host, what, curl_easy_strerror(rc), TRIES);
+        return err_machine(e,
+                           "the connection to %s for %s broke (%s), also after %d tries; what came is kept, and the "
+                           "next start goes on "
+                           "from it",
+                           host, what, curl_easy_strerror(rc), TRIES);
     }
 }
 
-int hub_failure(const struct hub_client *c, CURLcode rc, const struct hub_answer *a, const char *what, const struct buf *body,
-                struct err *e) {
+int hub_failure(const struct hub_client *c, CURLcode rc, const struct hub_answer *a, const char *what,
+                const struct buf *body, struct err *e) {
     char says[200] = "";
     if (rc) return unreachable(c, rc, a, what, e);
-    if (*a->message) memcpy(says, a->message, sizeof says);
-    else if (body && body->len) listing_complaint(body->data, body->len, says);
+    if (*a->message)
+        memcpy(says, a->message, sizeof says);
+    else if (body && body->len)
+        listing_complaint(body->data, body->len, says);
     if (own_host(c, a) && (a->status == 401 || a->status == 403 || a->status == 404)) return refused(c, a, says, e);
     return unwell(c, a, what, says, e);
 }
@@ -318,7 +367,8 @@ static void sleep_ms(int64_t ms) {
     nanosleep(&t, NULL);
 }
 
-/* A file that lies elsewhere is described by the redirection itself; a model that was renamed is asked for under its new name. */
+/* A file that lies elsewhere is described by the redirection itself; a model that was renamed is asked for under its
+ * new name. */
 static bool moved_here(const struct hub_client *c, const struct hub_answer *a, CURL *h, char **to) {
     char *url = NULL;
     size_t n;
@@ -331,7 +381,8 @@ static bool moved_here(const struct hub_client *c, const struct hub_answer *a, C
 }
 
 /* One request until it succeeds, or is of no use any more. */
-static int ask(struct hub_client *c, const char *url, const char *what, bool head, struct hub_answer *a, struct buf *out, struct err *e) {
+static int ask(struct hub_client *c, const char *url, const char *what, bool head, struct hub_answer *a,
+               struct buf *out, struct err *e) {
     struct hub_retry r = {0};
     char *to = NULL;
     int64_t wait = 0;
@@ -378,9 +429,11 @@ int hub_head(struct hub_client *c, const char *url, const char *what, struct hub
     if (rc) return -1;
     const char *sum = *a.linked_etag ? a.linked_etag : a.etag;
     size_t size = a.linked_size != SIZE_MAX ? a.linked_size : a.status < 300 ? a.length : SIZE_MAX;
-    if (!hub_name_safe(sum)) return err_machine(e, "%s gives no checksum (ETag) for %s; is it a Hugging Face hub?", a.host, what);
+    if (!hub_name_safe(sum))
+        return err_machine(e, "%s gives no checksum (ETag) for %s; is it a Hugging Face hub?", a.host, what);
     copy(f->sum, sizeof f->sum, sum, strlen(sum));
-    for (char *p = f->sum; *p && (hub_is_hex(f->sum, 40) || hub_is_hex(f->sum, 64)); p++) *p = (char)tolower((unsigned char)*p);
+    for (char *p = f->sum; *p && (hub_is_hex(f->sum, 40) || hub_is_hex(f->sum, 64)); p++)
+        *p = (char)tolower((unsigned char)*p);
     f->kind = hub_is_hex(f->sum, 64) ? HUB_SUM_SHA256 : hub_is_hex(f->sum, 40) ? HUB_SUM_GIT : HUB_SUM_NONE;
     if (f->size == SIZE_MAX) f->size = size;
     if (f->kind == HUB_SUM_GIT && f->size == SIZE_MAX) f->kind = HUB_SUM_NONE; /* git's sum is of the size too */
@@ -392,8 +445,10 @@ char *hub_escape(const char *s) {
     buf_init(&b, 4096);
     buf_adds(&b, "");
     for (; *s; s++) {
-        if (isalnum((unsigned char)*s) || strchr("-._~", *s)) buf_addc(&b, *s);
-        else buf_addf(&b, "%%%02X", (unsigned char)*s);
+        if (isalnum((unsigned char)*s) || strchr("-._~", *s))
+            buf_addc(&b, *s);
+        else
+            buf_addf(&b, "%%%02X", (unsigned char)*s);
     }
     return buf_take(&b, NULL);
 }

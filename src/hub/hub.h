@@ -2,10 +2,10 @@
  *
  * Two hubs are spoken to, each with its own protocol and its own cache on disk (layout.h):
  *   Hugging Face   GET  /api/models/ORG/NAME/revision/REV?blobs=true   the listing
- *                  GET  /ORG/NAME/resolve/COMMIT/FILE                  a file; large ones are redirected to another host
- *   ModelScope     GET  /api/v1/models/ORG/NAME/repo/files?Revision=REV&Recursive=true
- *                  GET  /api/v1/models/ORG/NAME/repo?Revision=REV&FilePath=FILE
- * hub/ reads no environment: the caller hands over everything in struct hub_settings. */
+ *                  GET  /ORG/NAME/resolve/COMMIT/FILE                  a file; large ones are redirected to another
+ * host ModelScope     GET  /api/v1/models/ORG/NAME/repo/files?Revision=REV&Recursive=true GET
+ * /api/v1/models/ORG/NAME/repo?Revision=REV&FilePath=FILE hub/ reads no environment: the caller hands over everything
+ * in struct hub_settings. */
 #ifndef MINISGL_HUB_HUB_H
 #define MINISGL_HUB_HUB_H
 #include <stdbool.h>
@@ -19,10 +19,10 @@ enum hub_need { HUB_CONFIG = 0, HUB_TEXT = 1 /* tokenizer and chat template */, 
 /* Every string is the caller's and outlives the call; NULL: not given. */
 struct hub_settings {
     enum hub_source source;
-    const char *revision; /* branch, tag or commit; NULL: the hub's default ("main", "master") */
-    const char *token;    /* NULL: for Hugging Face the file HF_HOME/token, where its own tools keep it */
-    const char *endpoint; /* "https://huggingface.co"; a bare host gets https:// in front */
-    const char *home;     /* the user's home folder; "~/" in the folders below means it */
+    const char *revision;   /* branch, tag or commit; NULL: the hub's default ("main", "master") */
+    const char *token;      /* NULL: for Hugging Face the file HF_HOME/token, where its own tools keep it */
+    const char *endpoint;   /* "https://huggingface.co"; a bare host gets https:// in front */
+    const char *home;       /* the user's home folder; "~/" in the folders below means it */
     const char *cache_home; /* NULL: HOME/.cache */
     const char *hf_home;    /* NULL: CACHE_HOME/huggingface */
     const char *hf_cache;   /* NULL: HF_HOME/hub */
@@ -38,11 +38,11 @@ enum { HUB_SUM_MAX = 200 };
 enum hub_sum { HUB_SUM_NONE, HUB_SUM_GIT /* sha1 of a git blob */, HUB_SUM_SHA256 };
 
 struct hub_file {
-    char *name;             /* path in the repository, as the hub says it: not to be used as a local path unless hub_name_safe */
-    size_t size;            /* SIZE_MAX: unknown */
+    char *name;  /* path in the repository, as the hub says it: not to be used as a local path unless hub_name_safe */
+    size_t size; /* SIZE_MAX: unknown */
     char sum[HUB_SUM_MAX + 1]; /* checksum in lower-case hex, or (HUB_SUM_NONE) an opaque ETag; "": unknown */
     enum hub_sum kind;
-    char git[41];           /* Hugging Face: the git object that the repository itself holds; "": unknown */
+    char git[41]; /* Hugging Face: the git object that the repository itself holds; "": unknown */
 };
 
 struct hub_listing {

@@ -68,9 +68,12 @@ static char *expand(const struct hub_settings *s, const char *dir) {
 static char *huggingface_cache(const struct hub_settings *s) {
     if (s->hf_cache) return expand(s, s->hf_cache);
     char *home = NULL;
-    if (s->hf_home) home = expand(s, s->hf_home);
-    else if (s->cache_home) home = printed("%s/huggingface", s->cache_home);
-    else if (s->home) home = printed("%s/.cache/huggingface", s->home);
+    if (s->hf_home)
+        home = expand(s, s->hf_home);
+    else if (s->cache_home)
+        home = printed("%s/huggingface", s->cache_home);
+    else if (s->home)
+        home = printed("%s/.cache/huggingface", s->home);
     char *cache = home ? path_join(home, "hub") : NULL;
     free(home);
     return cache;
@@ -94,7 +97,8 @@ int layout_init(struct layout *l, const struct hub_settings *s, const char *name
         return err_input(e, "--revision %.200s: expected a branch, a tag or a commit", l->revision);
     l->cache = hf ? huggingface_cache(s) : modelscope_cache(s);
     if (!l->cache)
-        return err_input(e, "there is no folder for downloaded models: neither HOME nor %s is set", hf ? "HF_HOME" : "MODELSCOPE_CACHE");
+        return err_input(e, "there is no folder for downloaded models: neither HOME nor %s is set",
+                         hf ? "HF_HOME" : "MODELSCOPE_CACHE");
     char *dashed = with_dashes(name);
     l->root = hf ? printed("%s/models--%s", l->cache, dashed) : printed("%s/models/%s", l->cache, dashed);
     free(dashed);
@@ -132,7 +136,8 @@ static char *missing_weights(const char *dir, const struct hub_listing *list) {
     if (missing) return missing;
     char *path = path_join(dir, index), *text = NULL, **files = NULL;
     size_t n, n_files = 0;
-    if (file_read(path, INDEX_BYTES_MAX, &text, &n, NULL) || index_files(text, n, &files, &n_files, NULL)) missing = mem_strdup(index);
+    if (file_read(path, INDEX_BYTES_MAX, &text, &n, NULL) || index_files(text, n, &files, &n_files, NULL))
+        missing = mem_strdup(index);
     for (size_t i = 0; i < n_files && !missing; i++) missing = missing_file(dir, list, files[i]);
     for (size_t i = 0; i < n_files; i++) free(files[i]);
     free(files);
@@ -176,7 +181,8 @@ static char *find_huggingface(const struct layout *l, unsigned need, char **miss
         return NULL;
     }
     char *dir = layout_snapshot(l, commit), *path = printed("%s/trees/%s.json", l->root, commit);
-    bool listed = !file_read(path, TREE_BYTES_MAX, &text, &n, NULL) && !listing_parse_tree(&tree, commit, text, n, NULL);
+    bool listed =
+        !file_read(path, TREE_BYTES_MAX, &text, &n, NULL) && !listing_parse_tree(&tree, commit, text, n, NULL);
     *missing = layout_missing(dir, listed ? &tree : NULL, need);
     if (listed) listing_release(&tree);
     free(text);
@@ -191,8 +197,10 @@ static char *find_modelscope(const struct layout *l, unsigned need, char **missi
     struct buf safe;
     buf_init(&safe, 1000);
     for (const char *p = slash + 1; *p; p++) {
-        if (*p == '.') buf_adds(&safe, "___");
-        else buf_addc(&safe, *p);
+        if (*p == '.')
+            buf_adds(&safe, "___");
+        else
+            buf_addc(&safe, *p);
     }
     int org = (int)(slash - l->name);
     char *dirs[] = {layout_snapshot(l, NULL), printed("%s/models/%.*s/%s", l->cache, org, l->name, buf_str(&safe)),
@@ -202,8 +210,10 @@ static char *find_modelscope(const struct layout *l, unsigned need, char **missi
     for (int i = 0; i < (l->s->revision ? 1 : 3); i++) { /* the old folders do not tell their revision */
         char *lacks = found ? NULL : layout_missing(dirs[i], NULL, need);
         if (!found && !lacks) found = mem_strdup(dirs[i]);
-        if (!*missing) *missing = lacks;
-        else free(lacks);
+        if (!*missing)
+            *missing = lacks;
+        else
+            free(lacks);
     }
     if (found) free(*missing), *missing = NULL;
     for (int i = 0; i < 3; i++) free(dirs[i]);
@@ -223,8 +233,9 @@ int make_folders(const char *path, struct err *e) {
     for (char *s = p + 1; (s = strchr(s, '/')) && !rc; *s++ = '/') {
         *s = 0;
         if (mkdir(p, 0777) && errno != EEXIST)
-            rc = err_machine(e, "the folder %s cannot be made: %s; HF_HOME, HF_HUB_CACHE or MODELSCOPE_CACHE name another place", p,
-                             strerror(errno));
+            rc = err_machine(
+                e, "the folder %s cannot be made: %s; HF_HOME, HF_HUB_CACHE or MODELSCOPE_CACHE name another place", p,
+                strerror(errno));
     }
     free(p);
     return rc;
@@ -286,14 +297,16 @@ static int write_tree(const struct layout *l, const struct hub_listing *list, st
 
 /* snapshots/COMMIT/FILE -> ../../blobs/SUM, in one step also where another link was. */
 static int link_file(const struct layout *l, const char *dir, const struct hub_file *f, struct err *e) {
-    char *path = path_join(dir, f->name), *to = printed("../../blobs/%s", f->sum), *tmp = printed("%s.%ld.tmp", path, (long)getpid());
+    char *path = path_join(dir, f->name), *to = printed("../../blobs/%s", f->sum),
+         *tmp = printed("%s.%ld.tmp", path, (long)getpid());
     char was[HUB_SUM_MAX + 20];
     ssize_t n = readlink(path, was, sizeof was - 1);
     int rc = 0;
     (void)l;
     if (n < 0 || (was[n] = 0, strcmp(was, to))) {
         unlink(tmp);
-        if (symlink(to, tmp) || rename(tmp, path)) rc = err_machine(e, "the link %s cannot be made: %s", path, strerror(errno));
+        if (symlink(to, tmp) || rename(tmp, path))
+            rc = err_machine(e, "the link %s cannot be made: %s", path, strerror(errno));
     }
     free(path);
     free(to);

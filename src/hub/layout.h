@@ -6,8 +6,8 @@
  *   models--ORG--NAME/snapshots/COMMIT/FILE a link to ../../blobs/SUM
  *   models--ORG--NAME/trees/COMMIT.json     the repository's listing (huggingface_hub 1.x)
  *   .locks/models--ORG--NAME/SUM.lock       held (flock) by who downloads
- * ModelScope (modelscope_hub; SDKs up to 1.37 wrote the two other folders, which are found too), under MODELSCOPE_CACHE:
- *   models/ORG--NAME/snapshots/REV/FILE     the file itself; FILE.incomplete while it arrives
+ * ModelScope (modelscope_hub; SDKs up to 1.37 wrote the two other folders, which are found too), under
+ * MODELSCOPE_CACHE: models/ORG--NAME/snapshots/REV/FILE     the file itself; FILE.incomplete while it arrives
  *   .lock/file_SHA256.lock                  held by who downloads; the name is a hash of repository and file
  *   models/ORG/NAME, hub/models/ORG/NAME    with "___" for each dot of NAME
  *
@@ -21,8 +21,8 @@
 struct layout {
     const struct hub_settings *s;
     const char *name;
-    char *cache;  /* the whole cache */
-    char *root;   /* the model's folder in it */
+    char *cache; /* the whole cache */
+    char *root;  /* the model's folder in it */
     const char *revision;
 };
 
@@ -34,7 +34,8 @@ bool hub_revision_valid(const char *revision);
 int layout_init(struct layout *l, const struct hub_settings *s, const char *name, struct err *e);
 void layout_release(struct layout *l);
 
-/* The folder of a model that is whole as far as `need` goes, malloc'd; NULL: *missing says what is not there, malloc'd. */
+/* The folder of a model that is whole as far as `need` goes, malloc'd; NULL: *missing says what is not there, malloc'd.
+ */
 char *layout_find(const struct layout *l, unsigned need, char **missing);
 /* What a folder lacks, malloc'd; NULL: nothing. With a listing sizes count too. */
 char *layout_missing(const char *dir, const struct hub_listing *l, unsigned need);
@@ -49,8 +50,8 @@ void layout_paths(const struct layout *l, const struct hub_file *f, struct layou
 void layout_paths_release(struct layout_paths *p);
 char *layout_snapshot(const struct layout *l, const char *commit);
 
-/* Make what a finished download consists of besides its files: the listing, links (config.json last), the ref. Nothing for
- * ModelScope. */
+/* Make what a finished download consists of besides its files: the listing, links (config.json last), the ref. Nothing
+ * for ModelScope. */
 int layout_commit(const struct layout *l, const struct hub_listing *list, const struct hub_file *const *files, size_t n,
                   struct err *e);
 

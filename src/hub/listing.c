@@ -1,5 +1,5 @@
-/* listing.c: see listing.h. No state. Refuses answers of more than a hundred thousand files, commits and sums that are none,
- * and two files of one name. jansson limits the depth. */
+/* listing.c: see listing.h. No state. Refuses answers of more than a hundred thousand files, commits and sums that are
+ * none, and two files of one name. jansson limits the depth. */
 #include "hub/listing.h"
 
 #include "base/mem.h"
@@ -27,8 +27,8 @@ bool hub_name_safe(const char *name) {
 
 bool hub_file_wanted(const char *name, unsigned need) {
     static const char *const always[] = {"config.json", "generation_config.json"};
-    static const char *const text[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
-                                       "chat_template.json"};
+    static const char *const text[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                                       "chat_template.jinja", "chat_template.json"};
     for (size_t i = 0; i < sizeof always / sizeof *always; i++)
         if (!strcmp(name, always[i])) return true;
     for (size_t i = 0; (need & HUB_TEXT) && i < sizeof text / sizeof *text; i++)
@@ -42,8 +42,10 @@ static json_t *parse(const char *json, size_t n, const char *what, struct err *e
     json_error_t je;
     json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, &je);
     if (root && json_is_object(root)) return root;
-    if (root) err_input(e, "%s is JSON, but not an object", what);
-    else err_input(e, "%s is not JSON (%s, line %d)", what, je.text, je.line);
+    if (root)
+        err_input(e, "%s is JSON, but not an object", what);
+    else
+        err_input(e, "%s is not JSON (%s, line %d)", what, je.text, je.line);
     json_decref(root);
     return NULL;
 }
@@ -114,10 +116,13 @@ static int read_huggingface(struct hub_listing *l, const json_t *root, struct er
 }
 
 static int read_modelscope(struct hub_listing *l, const json_t *root, struct err *e) {
-    const json_t *files = json_object_get(json_object_get(root, "Data"), "Files"), *says = json_object_get(root, "Message");
+    const json_t *files = json_object_get(json_object_get(root, "Data"), "Files"),
+                 *says = json_object_get(root, "Message");
     if (json_is_false(json_object_get(root, "Success")))
-        return err_input(e, "the hub refuses: %.200s", json_is_string(says) ? json_string_value(says) : "it does not say why");
-    if (!json_is_array(files)) return err_input(e, "the hub's listing has no files (\"Data\".\"Files\"); is this ModelScope?");
+        return err_input(e, "the hub refuses: %.200s",
+                         json_is_string(says) ? json_string_value(says) : "it does not say why");
+    if (!json_is_array(files))
+        return err_input(e, "the hub's listing has no files (\"Data\".\"Files\"); is this ModelScope?");
     if (room(l, json_array_size(files), e)) return -1;
     for (size_t i = 0; i < json_array_size(files); i++) {
         const json_t *j = json_array_get(files, i), *type = json_object_get(j, "Type");
@@ -135,7 +140,8 @@ static int read_tree(struct hub_listing *l, const char *commit, const json_t *ro
     const json_t *files = json_object_get(root, "files");
     const char *name;
     json_t *j;
-    if (json_integer_value(json_object_get(root, "format_version")) != 1 || !json_is_object(files) || !hub_is_hex(commit, 40))
+    if (json_integer_value(json_object_get(root, "format_version")) != 1 || !json_is_object(files) ||
+        !hub_is_hex(commit, 40))
         return err_input(e, "not a listing of format 1");
     memcpy(l->commit, commit, sizeof l->commit);
     if (room(l, json_object_size(files), e)) return -1;
@@ -207,13 +213,15 @@ static int read_index(const json_t *map, const char **v, size_t *n, struct err *
     size_t all = 0;
     json_object_foreach((json_t *)map, key, value) {
         const char *s = json_string_value(value);
-        if (!s || !hub_name_safe(s)) return err_input(e, "weight_map names the file \"%.200s\" for tensor %.200s", s ? s : "", key);
+        if (!s || !hub_name_safe(s))
+            return err_input(e, "weight_map names the file \"%.200s\" for tensor %.200s", s ? s : "", key);
         v[all++] = s;
     }
     if (all) qsort(v, all, sizeof *v, by_string);
     for (size_t i = 0; i < all; i++)
         if (!*n || strcmp(v[*n - 1], v[i])) v[(*n)++] = v[i];
-    if (*n > INDEX_FILES_MAX) return err_input(e, "weight_map names %zu files; at most %d are accepted", *n, INDEX_FILES_MAX);
+    if (*n > INDEX_FILES_MAX)
+        return err_input(e, "weight_map names %zu files; at most %d are accepted", *n, INDEX_FILES_MAX);
     return *n ? 0 : err_input(e, "weight_map is empty");
 }
 

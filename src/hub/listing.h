@@ -5,8 +5,8 @@
 #include "base/err.h"
 #include "hub/hub.h"
 
-/* The answers of the hubs, and the listing that Hugging Face's own tool keeps in trees/COMMIT.json. Each fills *l, which
- * listing_release frees, or says -1 and leaves nothing. A name that occurs twice is refused. */
+/* The answers of the hubs, and the listing that Hugging Face's own tool keeps in trees/COMMIT.json. Each fills *l,
+ * which listing_release frees, or says -1 and leaves nothing. A name that occurs twice is refused. */
 int listing_parse_huggingface(struct hub_listing *l, const char *json, size_t n, struct err *e);
 int listing_parse_modelscope(struct hub_listing *l, const char *json, size_t n, struct err *e);
 int listing_parse_tree(struct hub_listing *l, const char *commit, const char *json, size_t n, struct err *e);

@@ -17,16 +17,26 @@ const char *size_words(char out[24], double bytes) {
     static const char *const unit[] = {"bytes", "kB", "MB", "GB", "TB"};
     int u = 0;
     while (bytes >= 999.5 && u < 4) bytes /= 1000, u++;
-    snprintf(out, 24, u == 0 ? "%.0f %s" : bytes < 9.995 ? "%.2f %s" : bytes < 99.95 ? "%.1f %s" : "%.0f %s", bytes, unit[u]);
+    snprintf(out, 24,
+             u == 0          ? "%.0f %s"
+             : bytes < 9.995 ? "%.2f %s"
+             : bytes < 99.95 ? "%.1f %s"
+                             : "%.0f %s",
+             bytes, unit[u]);
     return out;
 }
 
 const char *time_words(char out[24], double s) {
-    if (!(s < 360000)) snprintf(out, 24, "days");
-    else if (s < 9.95) snprintf(out, 24, "%.1f s", s);
-    else if (s < 100) snprintf(out, 24, "%.0f s", s);
-    else if (s < 6000) snprintf(out, 24, "%.0f min", s / 60);
-    else snprintf(out, 24, "%.1f h", s / 3600);
+    if (!(s < 360000))
+        snprintf(out, 24, "days");
+    else if (s < 9.95)
+        snprintf(out, 24, "%.1f s", s);
+    else if (s < 100)
+        snprintf(out, 24, "%.0f s", s);
+    else if (s < 6000)
+        snprintf(out, 24, "%.0f min", s / 60);
+    else
+        snprintf(out, 24, "%.1f h", s / 3600);
     return out;
 }
 
@@ -52,10 +62,14 @@ static double speed(struct progress *p, uint64_t now) {
 static void put(struct buf *b, const char *name, int room, double at, double size, double rate, const char *note) {
     char has[24], all[24], a_second[24], left[24];
     buf_addf(b, "%-*.*s  ", room, room ? room : 300, name);
-    if (size > 0) buf_addf(b, "%3.0f %%  %s of %s", 100 * at / size, size_words(has, at), size_words(all, size));
-    else buf_adds(b, size_words(has, at));
-    if (note) buf_addf(b, "  %s", note);
-    else if (rate > 0) buf_addf(b, "  %s/s", size_words(a_second, rate));
+    if (size > 0)
+        buf_addf(b, "%3.0f %%  %s of %s", 100 * at / size, size_words(has, at), size_words(all, size));
+    else
+        buf_adds(b, size_words(has, at));
+    if (note)
+        buf_addf(b, "  %s", note);
+    else if (rate > 0)
+        buf_addf(b, "  %s/s", size_words(a_second, rate));
     if (!note && rate > 0 && size > 0) buf_addf(b, "  %s left", time_words(left, (size - at) / rate));
 }
 
@@ -108,7 +122,8 @@ void progress_show(struct progress *p, const struct progress_row *rows, int n) {
         char name[300];
         buf_init(&line, 1000);
         snprintf(name, sizeof name, "%s: %zu of %zu files", p->name, p->files_done, p->files);
-        put(&line, name, 0, (double)p->at, (double)p->size, (double)p->arrived / ((double)(now - p->start) / 1e9), NULL);
+        put(&line, name, 0, (double)p->at, (double)p->size, (double)p->arrived / ((double)(now - p->start) / 1e9),
+            NULL);
         log_info("downloading %s", buf_str(&line));
         buf_release(&line);
     }

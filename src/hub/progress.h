@@ -1,5 +1,5 @@
-/* progress.h: how far a download is: on a terminal a line for each file under way and one for all, redrawn ten times a second;
- * elsewhere a log line a file, and one for all every ten seconds. One thread. Standard error. */
+/* progress.h: how far a download is: on a terminal a line for each file under way and one for all, redrawn ten times a
+ * second; elsewhere a log line a file, and one for all every ten seconds. One thread. Standard error. */
 #ifndef MINISGL_HUB_PROGRESS_H
 #define MINISGL_HUB_PROGRESS_H
 #include <stdbool.h>
@@ -18,12 +18,15 @@ enum { PROGRESS_ROWS = 8, PROGRESS_PAST = 16 };
 struct progress {
     const char *name; /* the model's */
     bool terminal;
-    int drawn;                 /* lines on the screen */
-    uint64_t shown, start;     /* ns; shown: the last redraw or line */
-    size_t files, files_done;  /* of this download */
-    size_t size, at;           /* bytes of all, and of those that are here */
-    size_t arrived;            /* bytes that came through the network */
-    struct { uint64_t at; size_t arrived; } past[PROGRESS_PAST]; /* for the speed of the last seconds */
+    int drawn;                /* lines on the screen */
+    uint64_t shown, start;    /* ns; shown: the last redraw or line */
+    size_t files, files_done; /* of this download */
+    size_t size, at;          /* bytes of all, and of those that are here */
+    size_t arrived;           /* bytes that came through the network */
+    struct {
+        uint64_t at;
+        size_t arrived;
+    } past[PROGRESS_PAST]; /* for the speed of the last seconds */
     unsigned n_past;
 };
 

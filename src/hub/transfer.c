@@ -1,5 +1,5 @@
-/* transfer.c: see transfer.h. One thread runs everything: sockets through libcurl's multi interface, files and checksums between its
- * turns. Refuses bytes beyond a file's size, and a file whose checksum was wrong twice. */
+/* transfer.c: see transfer.h. One thread runs everything: sockets through libcurl's multi interface, files and
+ * checksums between its turns. Refuses bytes beyond a file's size, and a file whose checksum was wrong twice. */
 #include "hub/transfer.h"
 
 #include "base/clock.h"
@@ -14,7 +14,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { READ_BYTES = 256 << 10, FLUSH_BYTES = 32 << 20, TOLD_BYTES = 10 << 20, PIECE = 4 << 20, BODY_MAX = 1 << 16, BAD_SUMS_MAX = 2, PROGRESS_BYTES = 1 << 16, TURN_MS = 100, LOCK_NS = 200000000, TELL_MS = 2000 };
+enum {
+    READ_BYTES = 256 << 10,
+    FLUSH_BYTES = 32 << 20,
+    TOLD_BYTES = 10 << 20,
+    PIECE = 4 << 20,
+    BODY_MAX = 1 << 16,
+    BAD_SUMS_MAX = 2,
+    PROGRESS_BYTES = 1 << 16,
+    TURN_MS = 100,
+    LOCK_NS = 200000000,
+    TELL_MS = 2000
+};
 
 struct run {
     struct hub_client *c;
@@ -28,7 +39,8 @@ struct run {
 };
 
 void transfer_init(struct transfer *t, const struct hub_file *f, char *url, const struct layout *l) {
-    *t = (struct transfer){.file = f, .url = url, .fd = -1, .lock = -1, .named_by_sum = l->s->source == HUB_HUGGINGFACE};
+    *t =
+        (struct transfer){.file = f, .url = url, .fd = -1, .lock = -1, .named_by_sum = l->s->source == HUB_HUGGINGFACE};
     layout_paths(l, f, &t->paths);
     buf_init(&t->body, BODY_MAX);
 }
@@ -69,15 +81,18 @@ size_t transfer_left(const struct transfer *t) {
 static int disk_failure(const struct transfer *t, const char *path, int error, struct err *e) {
     char left[24];
     if (error == ENOSPC || error == EDQUOT)
-        return err_machine(e, "the disk is full: %s came to %zu bytes of %s and no further; make room for %s more, or let HF_HOME or "
-                           "MODELSCOPE_CACHE name another disk (what came is kept)", t->file->name, t->at, path,
-                           size_words(left, (double)transfer_left(t)));
+        return err_machine(
+            e,
+            "the disk is full: %s came to %zu bytes of %s and no further; make room for %s more, or let HF_HOME or "
+            "MODELSCOPE_CACHE name another disk (what came is kept)",
+            t->file->name, t->at, path, size_words(left, (double)transfer_left(t)));
     return err_machine(e, "%s cannot be written: %s", path, strerror(error));
 }
 
 /* ---- locks ---- */
 
-/* 1: held; 0: another process has it; -1: error. A lock file that was deleted in between (some tools do) is opened anew. */
+/* 1: held; 0: another process has it; -1: error. A lock file that was deleted in between (some tools do) is opened
+ * anew. */
 static int take_lock(struct transfer *t, struct err *e) {
     struct stat a, b;
     if (make_folders(t->paths.lock, e)) return -1;
@@ -86,8 +101,11 @@ static int take_lock(struct transfer *t, struct err *e) {
         if (t->lock < 0) return err_machine(e, "the lock %s cannot be opened: %s", t->paths.lock, strerror(errno));
         if (flock(t->lock, LOCK_EX | LOCK_NB)) {
             int error = errno;
-            if (error == EWOULDBLOCK) close_fd(&t->lock);
-            else log_debug("%s: %s; going on without the lock", t->paths.lock, strerror(error)); /* a disk that has none */
+            if (error == EWOULDBLOCK)
+                close_fd(&t->lock);
+            else
+                log_debug("%s: %s; going on without the lock", t->paths.lock,
+                          strerror(error)); /* a disk that has none */
             return error != EWOULDBLOCK;
         }
         if (!fstat(t->lock, &a) && !stat(t->paths.lock, &b) && a.st_ino == b.st_ino && a.st_dev == b.st_dev) return 1;
@@ -156,7 +174,9 @@ static int finish(struct run *r, struct transfer *t);
 static int read_piece(struct run *r, struct transfer *t) {
     ssize_t n = pread(t->fd, r->piece, PIECE, (off_t)t->at);
     if (n < 0 && errno == EINTR) return 0;
-    if (n < 0) return err_machine(r->e, "%s cannot be read: %s", t->reading_whole ? t->paths.whole : t->paths.part, strerror(errno));
+    if (n < 0)
+        return err_machine(r->e, "%s cannot be read: %s", t->reading_whole ? t->paths.whole : t->paths.part,
+                           strerror(errno));
     if (n > 0 && t->at + (size_t)n <= t->file->size) {
         digest_add(&t->digest, r->piece, (size_t)n);
         counted(r, t, t->at + (size_t)n);
@@ -181,10 +201,12 @@ static int write_all(struct transfer *t, const char *p, size_t n) {
     return 0;
 }
 
-/* Have the disk write while more comes; else gigabytes would wait for the one fdatasync at the end, and all files with them. */
+/* Have the disk write while more comes; else gigabytes would wait for the one fdatasync at the end, and all files with
+ * them. */
 static void flush_behind(struct transfer *t) {
     if (t->at - t->flushed < FLUSH_BYTES) return;
-    sync_file_range(t->fd, (off_t)t->flushed, (off_t)(t->at - t->flushed), SYNC_FILE_RANGE_WRITE); /* only a hint: its failure is none */
+    sync_file_range(t->fd, (off_t)t->flushed, (off_t)(t->at - t->flushed),
+                    SYNC_FILE_RANGE_WRITE); /* only a hint: its failure is none */
     t->flushed = t->at;
 }
 
@@ -194,9 +216,12 @@ static int on_begin(struct transfer *t) {
     t->begun = true;
     const struct hub_answer *a = &t->answer;
     size_t size = a->status == 200 ? a->length : a->status == 206 ? a->range_total : SIZE_MAX;
-    if (size != SIZE_MAX && t->file->size != SIZE_MAX && size != t->file->size) t->other_size = size; /* another file, or a page of a proxy */
-    else if (a->status == 206 && a->range_start != t->at) t->bad_range = true;
-    else if (a->status == 200 && t->at && start_over(t->run, t)) t->disk_error = EIO;
+    if (size != SIZE_MAX && t->file->size != SIZE_MAX && size != t->file->size)
+        t->other_size = size; /* another file, or a page of a proxy */
+    else if (a->status == 206 && a->range_start != t->at)
+        t->bad_range = true;
+    else if (a->status == 200 && t->at && start_over(t->run, t))
+        t->disk_error = EIO;
     return t->other_size != SIZE_MAX || t->bad_range || t->disk_error ? -1 : 0;
 }
 
@@ -253,8 +278,8 @@ static void tell_done(struct run *r, const struct transfer *t) {
     double s = (double)(clock_ns() - t->row.start) / 1e9 + 1e-6;
     size_t came = t->at - t->row.first;
     if (r->p->terminal || !came) return;
-    log_line(came < TOLD_BYTES ? LOG_DEBUG : LOG_INFO, "downloaded %s: %s in %s, %s/s", t->file->name, size_words(size, (double)came),
-             time_words(time, s), size_words(rate, (double)came / s));
+    log_line(came < TOLD_BYTES ? LOG_DEBUG : LOG_INFO, "downloaded %s: %s in %s, %s/s", t->file->name,
+             size_words(size, (double)came), time_words(time, s), size_words(rate, (double)came / s));
 }
 
 /* All bytes are here. */
@@ -281,8 +306,11 @@ static int finish(struct run *r, struct transfer *t) {
     }
     if (++t->bad_sums >= BAD_SUMS_MAX) {
         unlink(t->paths.part);
-        return err_machine(r->e, "%s arrived %d times with a wrong checksum (%.16s... instead of %.16s...): nothing of it is kept; the hub, or "
-                           "something between it and here, sends other bytes than it says", t->file->name, t->bad_sums, sum, t->file->sum);
+        return err_machine(r->e,
+                           "%s arrived %d times with a wrong checksum (%.16s... instead of %.16s...): nothing of it is "
+                           "kept; the hub, or "
+                           "something between it and here, sends other bytes than it says",
+                           t->file->name, t->bad_sums, sum, t->file->sum);
     }
     progress_clear(r->p);
     log_warning("%s has a wrong checksum; it is downloaded again from its beginning", t->file->name);
@@ -308,7 +336,8 @@ static int finished(struct run *r, struct transfer *t, CURLcode rc) {
     t->easy = NULL;
     struct hub_answer *a = &t->answer;
     if (t->disk_error) return disk_failure(t, t->paths.part, t->disk_error, r->e);
-    bool good = a->status == 200 || a->status == 206, size_known = t->file->size != SIZE_MAX, other = t->other_size != SIZE_MAX;
+    bool good = a->status == 200 || a->status == 206, size_known = t->file->size != SIZE_MAX,
+         other = t->other_size != SIZE_MAX;
     if (t->bad_range || (!rc && a->status == 416 && a->range_total != t->at)) {
         if (start_over(r, t)) return -1; /* it does not go on from here; from the beginning, then */
         rc = CURLE_WEIRD_SERVER_REPLY;
@@ -320,9 +349,13 @@ static int finished(struct run *r, struct transfer *t, CURLcode rc) {
     t->at_retry = t->at;
     int64_t wait = hub_retry_wait(r->c, &t->retry, rc, a);
     if (other)
-        err_machine(r->e, "%s sends %zu bytes or more for %s, which has %zu according to the hub's listing; is there something between here "
-                    "and the hub that answers in its place?", a->host, t->other_size, t->file->name, t->file->size);
-    else hub_failure(r->c, rc, a, t->file->name, &t->body, r->e);
+        err_machine(r->e,
+                    "%s sends %zu bytes or more for %s, which has %zu according to the hub's listing; is there "
+                    "something between here "
+                    "and the hub that answers in its place?",
+                    a->host, t->other_size, t->file->name, t->file->size);
+    else
+        hub_failure(r->c, rc, a, t->file->name, &t->body, r->e);
     return wait < 0 ? -1 : pause_until(r, t, wait);
 }
 
@@ -386,9 +419,12 @@ static void show(struct run *r) {
         struct transfer *t = &r->v[i];
         if (t->state == T_WAITING && t->elsewhere) {
             size_t at = size_on_disk(t->paths.part);
-            rows[n++] = (struct progress_row){.name = t->file->name, .note = "by another process", .at = at == SIZE_MAX ? 0 : at,
+            rows[n++] = (struct progress_row){.name = t->file->name,
+                                              .note = "by another process",
+                                              .at = at == SIZE_MAX ? 0 : at,
                                               .size = t->file->size};
-        } else if (t->state != T_WAITING && t->state != T_DONE) rows[n++] = t->row;
+        } else if (t->state != T_WAITING && t->state != T_DONE)
+            rows[n++] = t->row;
     }
     progress_show(r->p, rows, n);
 }
@@ -404,7 +440,8 @@ static int run_all(struct run *r) {
         bool reading;
         int running;
         if (fill(r) || turn(r, &reading)) return -1;
-        if (curl_multi_perform(r->multi, &running)) return err_machine(r->e, "libcurl fails in the middle of a download");
+        if (curl_multi_perform(r->multi, &running))
+            return err_machine(r->e, "libcurl fails in the middle of a download");
         if (reap(r)) return -1;
         show(r);
         if (!reading && !all_done(r)) curl_multi_poll(r->multi, NULL, 0, TURN_MS, NULL);

@@ -1,8 +1,9 @@
 /* transfer.h: files from a hub to their places, several at a time.
  *
- * A file arrives in PART and gets its name WHOLE when its size and checksum are right. What came is kept when the line is cut or the
- * process ends: the next try reads it for the checksum and asks for the rest. A lock file, held while a file arrives, makes two
- * processes share the work: what another one is downloading is left to it, and taken as done when it is. */
+ * A file arrives in PART and gets its name WHOLE when its size and checksum are right. What came is kept when the line
+ * is cut or the process ends: the next try reads it for the checksum and asks for the rest. A lock file, held while a
+ * file arrives, makes two processes share the work: what another one is downloading is left to it, and taken as done
+ * when it is. */
 #ifndef MINISGL_HUB_TRANSFER_H
 #define MINISGL_HUB_TRANSFER_H
 #include "hub/digest.h"
@@ -24,8 +25,8 @@ struct transfer {
     struct run *run; /* while transfers_run is at it */
     enum { T_WAITING, T_READING, T_PAUSED, T_RUNNING, T_DONE } state;
     bool elsewhere, reading_whole, begun;
-    int fd, lock; /* -1: not open */
-    size_t at;    /* bytes of the file that are here and in the digest */
+    int fd, lock;   /* -1: not open */
+    size_t at;      /* bytes of the file that are here and in the digest */
     size_t flushed; /* bytes that the disk was told to write */
     struct digest digest;
     CURL *easy;
@@ -36,7 +37,7 @@ struct transfer {
     int bad_sums, disk_error;
     bool bad_range;
     size_t other_size; /* what the answer has, when that is not the file's size; else SIZE_MAX */
-    uint64_t next; /* T_PAUSED: when to go on, ns */
+    uint64_t next;     /* T_PAUSED: when to go on, ns */
     struct progress_row row;
 };
 

@@ -96,12 +96,12 @@ def weight_names(files):
     return {f for f in files if re.fullmatch(r"model-.*\.safetensors", f)}
 
 
-def at_once(cases, files, folder, do):
-    """Faults make the program wait: run do(hub, cache, *case) for all cases side by side, each with a hub of its own."""
+def at_once(files, folder, cases):
+    """Faults make the program wait: run all cases, (function, *arguments), side by side, each with a hub of its own."""
     def one(i, case):
         with Hub() as h:
             h.commit = h.add(NAME, files)
-            do(h, folder / str(i), *case)
+            case[0](h, files, folder / str(i), *case[1:])
 
     with concurrent.futures.ThreadPoolExecutor(len(cases)) as pool:
         for case, result in [(c, pool.submit(one, i, c)) for i, c in enumerate(cases)]:
@@ -286,11 +286,7 @@ LISTING_FAULTS = [
 ]
 
 
-def test_listing_faults(files, tmp_path):
-    at_once(LISTING_FAULTS, files, tmp_path, listing_fault)
-
-
-def listing_fault(hub, tmp_path, fault, code, words):
+def listing_fault(hub, files, tmp_path, fault, code, words):
     if fault.get("headers", {}).get("Location") == "/api/models/x":
         fault["path"] = "/api/models/"
     hub.fault(Fault(**{"path": "/revision/", **fault}))
@@ -338,7 +334,7 @@ PASSING = [
 
 
 def test_faults_that_pass(files, tmp_path):
-    at_once(PASSING, files, tmp_path, lambda hub, cache, *case: passing_fault(hub, files, cache, *case))
+    at_once(files, tmp_path, [(passing_fault, *case) for case in PASSING])
 
 
 def passing_fault(hub, files, tmp_path, fault, words):
@@ -367,8 +363,8 @@ STAYING = [
 ]
 
 
-def test_faults_that_stay(files, tmp_path):
-    at_once(STAYING, files, tmp_path, lambda hub, cache, *case: staying_fault(hub, files, cache, *case))
+def test_faults_that_stay_and_faults_of_the_listing(files, tmp_path):
+    at_once(files, tmp_path, [(staying_fault, *case) for case in STAYING] + [(listing_fault, *case) for case in LISTING_FAULTS])
 
 
 def staying_fault(hub, files, tmp_path, fault, words, kept):

@@ -1,5 +1,5 @@
-/* fuzz_hub.c: what a hub may answer: any text as each of the listings and as the index of the weights. What is accepted has sums that are
- * hex, names in order, and, written as a tree, reads back the same. */
+/* fuzz_hub.c: what a hub may answer: any text as each of the listings and as the index of the weights. What is accepted
+ * has sums that are hex, names in order, and, written as a tree, reads back the same. */
 #include "hub/layout.h"
 #include "hub/listing.h"
 
@@ -41,10 +41,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     struct err e = {0};
     char **files, says[200];
     size_t n_files;
-    if (!listing_parse_huggingface(&l, text, n, &e)) check(&l), check_tree(&l), listing_release(&l);
-    else if (e.kind != ERR_INPUT || !*e.text) abort();
+    if (!listing_parse_huggingface(&l, text, n, &e))
+        check(&l), check_tree(&l), listing_release(&l);
+    else if (e.kind != ERR_INPUT || !*e.text)
+        abort();
     if (!listing_parse_modelscope(&l, text, n, &e)) check(&l), listing_release(&l);
-    if (!listing_parse_tree(&l, "0123456789abcdef0123456789abcdef01234567", text, n, &e)) check(&l), check_tree(&l), listing_release(&l);
+    if (!listing_parse_tree(&l, "0123456789abcdef0123456789abcdef01234567", text, n, &e))
+        check(&l), check_tree(&l), listing_release(&l);
     if (!index_files(text, n, &files, &n_files, &e)) {
         for (size_t i = 0; i < n_files; i++) {
             if (!hub_name_safe(files[i])) abort();

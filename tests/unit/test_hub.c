@@ -23,8 +23,8 @@ static void listings_of_huggingface(void **state) {
     (void)state;
     static const char json[] =
         "{\"id\":\"a/b\",\"sha\":\"" SHA1 "\",\"siblings\":["
-        "{\"rfilename\":\"model.safetensors\",\"size\":12345678901,\"blobId\":\"" SHA1 "\",\"lfs\":{\"sha256\":\"" SHA256
-        "\",\"size\":12345678901,\"pointerSize\":135}},"
+        "{\"rfilename\":\"model.safetensors\",\"size\":12345678901,\"blobId\":\"" SHA1
+        "\",\"lfs\":{\"sha256\":\"" SHA256 "\",\"size\":12345678901,\"pointerSize\":135}},"
         "{\"rfilename\":\"config.json\",\"size\":7,\"blobId\":\"" SHA1 "\"},{\"rfilename\":\"x/y\"}]}";
     struct hub_listing l, again;
     struct err e = {0};
@@ -75,7 +75,8 @@ static void listings_that_are_refused(void **state) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct hub_listing l;
         struct err e = {0};
-        int rc = (bad[i].modelscope ? listing_parse_modelscope : listing_parse_huggingface)(&l, bad[i].json, strlen(bad[i].json), &e);
+        int rc = (bad[i].modelscope ? listing_parse_modelscope : listing_parse_huggingface)(&l, bad[i].json,
+                                                                                            strlen(bad[i].json), &e);
         assert_int_equal(rc, -1);
         if (!strstr(e.text, bad[i].says)) fail_msg("%s: %s", bad[i].json, e.text);
         assert_int_equal(l.n, 0);
@@ -84,9 +85,10 @@ static void listings_that_are_refused(void **state) {
 
 static void listings_of_modelscope(void **state) {
     (void)state;
-    static const char json[] = "{\"Code\":200,\"Success\":true,\"Data\":{\"Files\":[{\"Path\":\"original\",\"Type\":\"tree\"},"
-                               "{\"Path\":\"config.json\",\"Type\":\"blob\",\"Size\":9,\"Sha256\":\"" SHA256 "\"},"
-                               "{\"Path\":\"b\",\"Size\":-1,\"Sha256\":\"\"}]}}";
+    static const char json[] =
+        "{\"Code\":200,\"Success\":true,\"Data\":{\"Files\":[{\"Path\":\"original\",\"Type\":\"tree\"},"
+        "{\"Path\":\"config.json\",\"Type\":\"blob\",\"Size\":9,\"Sha256\":\"" SHA256 "\"},"
+        "{\"Path\":\"b\",\"Size\":-1,\"Sha256\":\"\"}]}}";
     struct hub_listing l;
     struct err e = {0};
     assert_int_equal(listing_parse_modelscope(&l, json, strlen(json), &e), 0);
@@ -98,20 +100,25 @@ static void listings_of_modelscope(void **state) {
 
 static void names(void **state) {
     (void)state;
-    static const char *const good[] = {"Qwen/Qwen3-0.6B", "gpt2", "a/b", "meta-llama/Llama-3.1-8B-Instruct", "a_b/c.d_e"};
-    static const char *const bad[] = {"",     "/",    "a/",   "/a",   "a/b/c", "../a",  "a/..",  "a--b/c", "-a/b",
+    static const char *const good[] = {"Qwen/Qwen3-0.6B", "gpt2", "a/b", "meta-llama/Llama-3.1-8B-Instruct",
+                                       "a_b/c.d_e"};
+    static const char *const bad[] = {"",     "/",    "a/",   "/a",    "a/b/c", "../a",   "a/..",  "a--b/c", "-a/b",
                                       "a/b-", ".a/b", "a/b.", "a b/c", "a/b\n", "a..b/c", "a/b:c", "~/a"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) assert_true(hub_name_valid(good[i], HUB_HUGGINGFACE));
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_false(hub_name_valid(bad[i], HUB_HUGGINGFACE));
     assert_false(hub_name_valid("gpt2", HUB_MODELSCOPE));
-    assert_true(hub_revision_valid("main") && hub_revision_valid("refs/pr/1") && hub_revision_valid(SHA1) && hub_revision_valid("v1.0+x"));
-    assert_false(hub_revision_valid("") || hub_revision_valid("../x") || hub_revision_valid("a/../b") || hub_revision_valid("/a") ||
-                 hub_revision_valid("a/") || hub_revision_valid("a//b") || hub_revision_valid("a b") || hub_revision_valid(".git"));
+    assert_true(hub_revision_valid("main") && hub_revision_valid("refs/pr/1") && hub_revision_valid(SHA1) &&
+                hub_revision_valid("v1.0+x"));
+    assert_false(hub_revision_valid("") || hub_revision_valid("../x") || hub_revision_valid("a/../b") ||
+                 hub_revision_valid("/a") || hub_revision_valid("a/") || hub_revision_valid("a//b") ||
+                 hub_revision_valid("a b") || hub_revision_valid(".git"));
     assert_true(hub_name_safe("model-00001-of-00002.safetensors"));
-    assert_false(hub_name_safe("") || hub_name_safe(".x") || hub_name_safe("a/b") || hub_name_safe("..") || hub_name_safe("a\\b"));
+    assert_false(hub_name_safe("") || hub_name_safe(".x") || hub_name_safe("a/b") || hub_name_safe("..") ||
+                 hub_name_safe("a\\b"));
     assert_true(hub_file_wanted("config.json", HUB_CONFIG) && !hub_file_wanted("tokenizer.json", HUB_CONFIG));
     assert_true(hub_file_wanted("tokenizer.json", HUB_TEXT) && !hub_file_wanted("sub/tokenizer.json", HUB_TEXT));
-    assert_false(hub_file_wanted("model.safetensors", HUB_TEXT | HUB_WEIGHTS) || hub_file_wanted("pytorch_model.bin", 3));
+    assert_false(hub_file_wanted("model.safetensors", HUB_TEXT | HUB_WEIGHTS) ||
+                 hub_file_wanted("pytorch_model.bin", 3));
 }
 
 static void paths(void **state) {
@@ -188,8 +195,10 @@ static void put(const char *dir, const char *name, const char *text) {
 static void lacks(const char *dir, const struct hub_listing *l, unsigned need, const char *what) {
     char *missing = layout_missing(dir, l, need);
     if (what) assert_non_null(missing);
-    if (what) assert_string_equal(missing, what);
-    else assert_null(missing);
+    if (what)
+        assert_string_equal(missing, what);
+    else
+        assert_null(missing);
     free(missing);
 }
 
@@ -204,7 +213,8 @@ static void folders(void **state) {
     put(dir, "tokenizer.json", "{}");
     lacks(dir, NULL, HUB_TEXT, NULL);
     lacks(dir, NULL, HUB_TEXT | HUB_WEIGHTS, "model.safetensors.index.json");
-    put(dir, "model.safetensors.index.json", "{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\",\"c\":\"one.safetensors\"}}");
+    put(dir, "model.safetensors.index.json",
+        "{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\",\"c\":\"one.safetensors\"}}");
     lacks(dir, NULL, HUB_WEIGHTS, "one.safetensors");
     put(dir, "one.safetensors", "1");
     assert_int_equal(chdir(dir), 0);
@@ -213,9 +223,10 @@ static void folders(void **state) {
     assert_int_equal(unlink("two.safetensors"), 0);
     put(dir, "two.safetensors", "22");
     lacks(dir, NULL, HUB_WEIGHTS, NULL);
-    static const char tree[] = "{\"format_version\":1,\"files\":{\"config.json\":{\"size\":2,\"blob_id\":\"" SHA1 "\"},"
-                               "\"one.safetensors\":{\"size\":1,\"blob_id\":\"" SHA1 "\"},\"two.safetensors\":{\"size\":3,\"blob_id\":\"" SHA1
-                               "\"},\"chat_template.jinja\":{\"size\":1,\"blob_id\":\"" SHA1 "\"}}}";
+    static const char tree[] =
+        "{\"format_version\":1,\"files\":{\"config.json\":{\"size\":2,\"blob_id\":\"" SHA1 "\"},"
+        "\"one.safetensors\":{\"size\":1,\"blob_id\":\"" SHA1 "\"},\"two.safetensors\":{\"size\":3,\"blob_id\":\"" SHA1
+        "\"},\"chat_template.jinja\":{\"size\":1,\"blob_id\":\"" SHA1 "\"}}}";
     struct hub_listing l;
     struct err e = {0};
     assert_int_equal(listing_parse_tree(&l, SHA1, tree, strlen(tree), &e), 0);
@@ -250,9 +261,14 @@ static void words(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(listings_of_huggingface), cmocka_unit_test(listings_that_are_refused), cmocka_unit_test(listings_of_modelscope),
-        cmocka_unit_test(names),                   cmocka_unit_test(paths),                     cmocka_unit_test(checksums),
-        cmocka_unit_test(folders),                 cmocka_unit_test(words),
+        cmocka_unit_test(listings_of_huggingface),
+        cmocka_unit_test(listings_that_are_refused),
+        cmocka_unit_test(listings_of_modelscope),
+        cmocka_unit_test(names),
+        cmocka_unit_test(paths),
+        cmocka_unit_test(checksums),
+        cmocka_unit_test(folders),
+        cmocka_unit_test(words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
