@@ -624,7 +624,7 @@ int filter_find(const struct str *name) {
 
 struct val filter_call(struct rt *rt, int id, struct val in, struct call *c) {
     const struct filter *f = id < NFILTERS ? &filters[id] : &str_filters[id - NFILTERS];
-    struct val a[MAX_ARGS];
+    struct val a[MAX_ARGS] = {0};
     jx_charge(&rt->x, 1);
     jx_enter(&rt->x);
     if (f->names) bind_args(rt, f->name, f->names, f->need, c, a);

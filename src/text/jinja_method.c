@@ -621,7 +621,7 @@ struct val v_method(struct rt *rt, struct val self, int id) {
 }
 
 struct val method_call(struct rt *rt, struct method *m, struct call *c) {
-    struct val a[4];
+    struct val a[4] = {0}; /* V_MISSING; a function that serves two types may look at more than one of them names */
     const char *names = methods[m->id].names, *name = methods[m->id].name;
     if (names && *names == '/') {
         if (c->nkw) FAIL("%s() takes no keyword arguments", name);

@@ -121,6 +121,9 @@ l[::0]
 range(10)[2:8:3]
 range(10)[::-1]|list
 range(5)
+range(3).index('b')
+range(3).index(1) ~ range(3).count(1) ~ range(9).count('b')
+range(3).index(1, 0)
 range(0)|list
 range(5, 0, -2)|list
 range(1.5)
@@ -219,6 +222,15 @@ s|list
 s|replace('l', 'x') ~ s|replace('l', 'x', 1) ~ 1|replace(1, 2)
 sp|trim ~ '|' ~ 'xax'|trim('x')
 html|e ~ html|escape ~ html|forceescape ~ html|safe
+(s|e).replace('l', [1, '<']) ~ (s|e).replace('l', undef) ~ (s|e).center(20, 1)
+s.replace('l', 1)
+dict ~ namespace ~ cycler ~ joiner
+range ~ ''
+s.upper
+l|select
+l|map('upper')|string|length
+[cycler(1)]|join
+{[1]: 2} == 1
 html|e|e ~ (html|e|forceescape)
 ('<'|e) ~ '<'
 ('<'|e) + '<'

@@ -1,19 +1,23 @@
-"""Our Jinja against Python's: a list of templates written by hand, and random ones.
+"""Our Jinja against Python's: templates written by hand, random ones, and real ones on random conversations.
 
-MINISGL_TEST_CASES  how many random templates (default 1500, with MINISGL_TEST_LONG 100000)
+MINISGL_TEST_CASES  how many random templates (default 1500, with MINISGL_TEST_LONG 100000); a fiftieth of it is the
+                    number of conversations for each real template
 MINISGL_TEST_SEED   where to start (default 1); printed with a failure
 """
 
+import glob
 import os
 import warnings
 
 import pytest
 
+import jinja_chats
 import jinja_hand
 import jinja_oracle
 import jinja_random
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+DATA = os.environ.get("MINISGL_TEST_DATA", os.path.join(ROOT, "..", "shared", "data"))
 PROGRAM = os.environ.get("MINISGL_PROGRAM", os.path.join(ROOT, "build", "minisgl"))
 warnings.simplefilter("ignore", SyntaxWarning)
 
@@ -47,8 +51,22 @@ def test_by_hand(ours):
     assert compare(ours, cases, "none") > 0.9 * len(cases)
 
 
+COUNT = int(os.environ.get("MINISGL_TEST_CASES") or ("100000" if os.environ.get("MINISGL_TEST_LONG") else "1500"))
+SEED = int(os.environ.get("MINISGL_TEST_SEED") or 1)
+
+
 def test_random(ours):
-    count = int(os.environ.get("MINISGL_TEST_CASES") or ("100000" if os.environ.get("MINISGL_TEST_LONG") else "1500"))
-    seed = int(os.environ.get("MINISGL_TEST_SEED") or 1)
-    source = jinja_random.Random(seed)
-    assert compare(ours, [(source.case(), jinja_random.VARIABLES) for _ in range(count)], seed) > 0.8 * count
+    source = jinja_random.Random(SEED)
+    assert compare(ours, [(source.case(), jinja_random.VARIABLES) for _ in range(COUNT)], SEED) > 0.8 * COUNT
+
+
+def test_real(ours):
+    files = sorted(glob.glob(os.path.join(DATA, "chat-templates", "*.jinja")))
+    if not files:
+        pytest.skip(f"no chat templates in {DATA} (set MINISGL_TEST_DATA)")
+    random, cases = jinja_chats.Random(SEED), []
+    for file in files:
+        with open(file, encoding="utf-8", newline="") as f:
+            source = f.read()
+        cases += [(source, random.variables()) for _ in range(max(COUNT // 50, 1))]
+    assert compare(ours, cases, SEED) > 0.8 * len(cases)
