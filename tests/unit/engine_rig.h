@@ -34,7 +34,7 @@ static inline bool run_all(const struct config *c, const struct weights *w, cons
                             .page_size = s->page_size, .n_pages = s->n_pages, .radix = s->radix};
     struct engine_args ea = {.config = c, .weights = w, .n_ranks = s->n_ranks ? s->n_ranks : 1, .maker = &dev_cpu, .limits = sched_limits(&sa),
                              .dev = {.n_threads = s->threads, .isa = s->isa}, .max_len = sa.max_len,
-                             .page_size = sa.page_size, .n_pages = sa.n_pages, .kv_dtype = c->dtype, .comm_timeout_ns = 60000000000u, .comm_spin_ns = 20000};
+                             .page_size = sa.page_size, .n_pages = sa.n_pages, .kv_dtype = c->dtype, .comm_timeout_ns = 3600000000000u, .comm_spin_ns = 20000};
     struct engine *engine;
     struct err e;
     if (engine_open(&engine, &ea, &e)) {

@@ -78,7 +78,7 @@ static void sums_and_gathers(void **state) {
             struct comm_threads *g;
             struct err e;
             struct player p[RANKS] = {0};
-            assert_int_equal(comm_threads_new(&g, n, 60000000000u, spin ? 20000 : 0, &e), 0);
+            assert_int_equal(comm_threads_new(&g, n, 3600000000000u, spin ? 20000 : 0, &e), 0);
             for (int32_t r = 0; r < n; r++) {
                 p[r].c = comm_threads_rank(g, r);
                 assert_int_equal(pthread_create(&p[r].thread, NULL, player_main, &p[r]), 0);

@@ -51,6 +51,17 @@ int engine_collect(struct engine *g, const struct result **r, struct err *e) {
     return 0;
 }
 
+bool engine_wants_beat(const struct engine *g) {
+    (void)g;
+    return false;
+}
+
+int engine_beat(struct engine *g, struct err *e) {
+    (void)g, (void)e;
+    fail_msg("nobody waits for a beat");
+    return -1;
+}
+
 /* ---- everything around it ---- */
 
 struct rig {
