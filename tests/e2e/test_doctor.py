@@ -128,11 +128,11 @@ def test_a_model_that_does_not_fit_is_told_what_would_make_it_fit():
 
 def test_a_degree_that_does_not_divide_is_named(tmp_path):
     config = json.loads((ROOT / "models/builtin/config.json").read_text())
-    config.update(vocab_size=config["vocab_size"] + 1)
+    config.update(intermediate_size=config["intermediate_size"] + 1)
     (tmp_path / "config.json").write_text(json.dumps(config))
     j = report("--model", tmp_path)
     assert [d["divides"] for d in j["model"]["degrees"]] == [True, False, False, False]
-    assert "vocabulary" in j["model"]["degrees"][1]["why"]
+    assert "ffn width (705)" in j["model"]["degrees"][1]["why"]
 
 
 def test_wrong_requests():
