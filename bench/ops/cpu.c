@@ -1,9 +1,9 @@
 /* cpu.c: the CPU device measured: this machine's ceilings, every operator in the shapes of Qwen3-0.6B, and the whole model's
  * decode and prefill, each with its share of the ceiling. Random bf16 weights.
  *
- *   build/bench/ops/cpu [THREADS [ISA [all|model|ops|attention|read]]]
+ *   build/bench/ops/cpu [THREADS [ISA [all|model|ops|attention|read [SEQUENCES]]]]
  *
- * Best of several runs, and the median beside it: what is between them is what others did on the machine. For the whole model also
+ * SEQUENCES: only the decode of so many (1, 4, 8, 16, 32), or 512: only the prefill. Best of several runs, and the median beside it: what is between them is what others did on the machine. For the whole model also
  * the processor time of a step, divided by the threads: what the wall clock would say were nobody else there. */
 #include "ceilings.h"
 
@@ -151,7 +151,7 @@ static void bench_linear(struct bench *b, const char *name, int32_t n, int32_t k
 static void bench_attention(struct bench *b) {
     struct op ops[2] = {{.kind = OP_ROPE_KV, .in = BUF_QKV, .eps = 1e-6f}, {.kind = OP_ATTENTION, .in = BUF_QKV, .out = BUF_ATT, .scale = 0.088f}};
     device_load(b, ops + 1, 1);
-    static const struct { int32_t seqs, n, pos; } shapes[] = {{1, 1, 1023}, {1, 1, 8191}, {16, 1, 511}, {16, 1, 2047}, {1, 512, 0}, {1, 512, 1536}};
+    static const struct { int32_t seqs, n, pos; } shapes[] = {{1, 1, 1023}, {1, 1, 8191}, {16, 1, 128}, {16, 1, 511}, {16, 1, 2047}, {1, 512, 0}, {1, 512, 1536}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         struct timing t = repeat(b, shapes[i].seqs, shapes[i].n, shapes[i].pos, false, 15);
         double len = shapes[i].pos + shapes[i].n, bytes = shapes[i].seqs * len * 2 * K * D * 2;
@@ -260,19 +260,21 @@ static void bench_read(struct bench *b, double bytes) {
            read_s[ROUNDS / 2] * 1e3, ratio[ROUNDS / 2]);
 }
 
-static void bench_model(struct bench *b, bool read_only) {
+static void bench_model(struct bench *b, bool read_only, int32_t only) {
     static struct op ops[LAYERS * 9 + 8];
     device_load(b, ops, model(b, ops));
     double layer_weights = (double)LAYERS * (2.0 * E * H * D + 2.0 * E * K * D + 3.0 * E * F), all = layer_weights + (double)V * E;
-    bench_read(b, 2 * all + 128.0 * LAYERS * K * D * 4);
+    if (!only) bench_read(b, 2 * all + 128.0 * LAYERS * K * D * 4);
     if (read_only) return;
     static const int32_t seqs[] = {1, 4, 8, 16, 32};
     for (size_t i = 0; i < sizeof seqs / sizeof *seqs; i++) {
+        if (only && seqs[i] != only) continue;
         struct timing t = repeat(b, seqs[i], 1, 128, true, 15);
         double bytes = 2 * all + seqs[i] * 128.0 * LAYERS * K * D * 4, flop = 2 * all * seqs[i];
         printf("decode of %2d at 128: %6.2f ms (median %6.2f, processor %6.2f), %6.1f tok/s; %.2f of read, %.2f of arithmetic\n", seqs[i], t.best * 1e3,
                t.median * 1e3, t.cpu * 1e3, seqs[i] / t.best, bytes / t.best * 1e-9 / b->c.read_gbs, flop / t.best * 1e-9 / b->flops);
     }
+    if (only && only != 512) return;
     struct timing t = repeat(b, 1, 512, 0, true, 5);
     double flop = 2 * layer_weights * 512 + 2.0 * V * E + 4.0 * LAYERS * H * D * 512 * 256.5;
     printf("prefill of 512: %.1f ms (median %.1f, processor %.1f), %.1f tok/s; %.2f of arithmetic\n", t.best * 1e3, t.median * 1e3, t.cpu * 1e3, 512 / t.best,
@@ -309,7 +311,7 @@ int main(int argc, char **argv) {
         bench_small(&b);
         bench_sample(&b);
     }
-    if (!strcmp(what, "all") || !strcmp(what, "model") || !strcmp(what, "read")) bench_model(&b, !strcmp(what, "read"));
+    if (!strcmp(what, "all") || !strcmp(what, "model") || !strcmp(what, "read")) bench_model(&b, !strcmp(what, "read"), argc > 4 ? atoi(argv[4]) : 0);
     dev_cpu.close(b.d);
     pool_free(b.pool);
     free(b.b);

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Concurrent streams over HTTP: tokens a second, time to first token, time between tokens.
 
-    bench/serve/streams.py [--model M] [--in 124] [--out 64] [--streams 1,8,32] [--busy N] [-- server options]
+    bench/serve/streams.py [--model M] [--in 124] [--out 64] [--streams 1,8,32] [--busy N] [--port P] [-- server options]
 
 Starts build/minisgl with dummy weights (or, with --weights, the model's own), sends prompts of random token ids, greedy,
-ignoring the end of text, and prints one line a number of streams. --busy N keeps N other processes busy meanwhile. Needs
+ignoring the end of text, and prints one line a number of streams. --port measures a server that runs already (a peer). --busy N keeps N other processes busy meanwhile. Needs
 no package; the client is this one thread, so that it takes little of the cores."""
 import argparse
 import json
@@ -40,7 +40,7 @@ class Stream:
         if data:
             return True
         self.end = now
-        m = re.search(rb'"completion_tokens":(\d+)', self.text)
+        m = re.search(rb'"(?:completion_tokens|predicted_n)":(\d+)', self.text)
         if not m:
             sys.exit(f"a stream failed: {self.text[:300]!r}")
         self.tokens = int(m.group(1))
@@ -66,18 +66,9 @@ def run(port, n_streams, n_in, n_out, rng, vocab):
           f"{pick(first, .5):7.0f} ms, P90 {pick(first, .9):7.0f}; between tokens P50 {pick(gaps, .5):6.1f} ms, P90 {pick(gaps, .9):6.1f}", flush=True)
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--model", default="Qwen/Qwen3-0.6B")
-    p.add_argument("--weights", action="store_true")
-    p.add_argument("--in", dest="n_in", type=int, default=124)
-    p.add_argument("--out", dest="n_out", type=int, default=64)
-    p.add_argument("--streams", default="1,8,32")
-    p.add_argument("--busy", type=int, default=0)
-    p.add_argument("server", nargs="*")
-    a = p.parse_args()
+def start(a):
     options = ["--model", a.model, "--host", "127.0.0.1", "--port", "0", *([] if a.weights else ["--dummy-weight"]), *a.server]
-    start = time.perf_counter()
+    begin = time.perf_counter()
     server = subprocess.Popen([f"{ROOT}/build/minisgl", *options], stderr=subprocess.PIPE, text=True)
     port = None
     for line in server.stderr:
@@ -87,7 +78,22 @@ def main():
         print("  " + line, end="")
     if port is None:
         sys.exit("the server did not start")
-    print(f"ready after {time.perf_counter() - start:.2f} s")
+    print(f"ready after {time.perf_counter() - begin:.2f} s")
+    return server, port
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--model", default="Qwen/Qwen3-0.6B")
+    p.add_argument("--weights", action="store_true")
+    p.add_argument("--in", dest="n_in", type=int, default=124)
+    p.add_argument("--out", dest="n_out", type=int, default=64)
+    p.add_argument("--streams", default="1,8,32")
+    p.add_argument("--busy", type=int, default=0)
+    p.add_argument("--port", type=int, help="of a server that runs already")
+    p.add_argument("server", nargs="*")
+    a = p.parse_args()
+    server, port = (None, a.port) if a.port else start(a)
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(a.busy)]
     try:
         rng = random.Random(1)
@@ -97,8 +103,9 @@ def main():
     finally:
         for b in busy:
             b.kill()
-        server.terminate()
-        server.wait()
+        if server:
+            server.terminate()
+            server.wait()
 
 
 main()
