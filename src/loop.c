@@ -46,8 +46,8 @@ static int commit_oldest(struct loop *l, struct err *e) {
     return 0;
 }
 
-/* At the end of the step, not where it was asked for: now every request that had ended or was cancelled by then has let go
- * of its pages, since the step that still held it is committed. */
+/* At the end of the step, not where it was asked for: now every request that had ended or was cancelled by then has let
+ * go of its pages, since the step that still held it is committed. */
 static void flush_cache(struct loop *l) {
     if (!l->flush_for) return;
     sched_flush_cache(l->sched);

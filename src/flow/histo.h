@@ -29,8 +29,10 @@ static inline void histo_add(struct histo *h, const struct histo_scale *s, uint6
     int from = 0, to = s->n;
     while (from < to) {
         int mid = (from + to) / 2;
-        if (v <= s->bound[mid]) to = mid;
-        else from = mid + 1;
+        if (v <= s->bound[mid])
+            to = mid;
+        else
+            from = mid + 1;
     }
     histo_bump(&h->count[from], times);
     histo_bump(&h->sum, v * times);

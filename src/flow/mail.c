@@ -64,8 +64,11 @@ uint64_t inbox_flush_cache(struct inbox *in, struct outbox *out) {
 void inbox_take(struct inbox *in, bool wait, struct inbox_news *news) {
     pthread_mutex_lock(&in->lock);
     while (wait && !in->news && !in->draining) pthread_cond_wait(&in->wake, &in->lock);
-    *news = (struct inbox_news){.requests = in->first, .draining = in->draining, .cancelled = in->cancelled,
-                                .flush_for = in->flush_for, .flushes = in->flushes};
+    *news = (struct inbox_news){.requests = in->first,
+                                .draining = in->draining,
+                                .cancelled = in->cancelled,
+                                .flush_for = in->flush_for,
+                                .flushes = in->flushes};
     in->first = NULL;
     in->last = &in->first;
     in->n_waiting = 0;
@@ -117,8 +120,8 @@ int outbox_take(struct outbox *out, struct news *list, int max, bool wait) {
         struct request *r = out->first;
         out->first = r->next_out;
         r->in_outbox = false;
-        list[n++] = (struct news){.req = r, .n_out = r->n_out, .n_cached = r->n_cached,
-                                   .admitted = r->admitted, .finish = r->finish};
+        list[n++] = (struct news){
+            .req = r, .n_out = r->n_out, .n_cached = r->n_cached, .admitted = r->admitted, .finish = r->finish};
     }
     if (!out->first) {
         out->last = &out->first;

@@ -30,8 +30,8 @@ bool inbox_push(struct inbox *in, struct request *r);
  * in the front end's eyes. */
 void inbox_cancel(struct inbox *in, struct request *r);
 void inbox_drain_begin(struct inbox *in);
-/* Ask the scheduler to drop the prefix cache but what running requests hold. Any thread. Returns a number; when it has been
- * done, outbox_flushes(out) is that or more. All who ask must have the same outbox. */
+/* Ask the scheduler to drop the prefix cache but what running requests hold. Any thread. Returns a number; when it has
+ * been done, outbox_flushes(out) is that or more. All who ask must have the same outbox. */
 uint64_t inbox_flush_cache(struct inbox *in, struct outbox *out);
 
 /* The scheduler's: take everything. With wait, sleep until there is news, or the inbox is draining. */
@@ -74,7 +74,8 @@ int outbox_take(struct outbox *out, struct news *list, int max, bool wait);
 uint64_t outbox_flushes(struct outbox *out);
 /* The scheduler's: the cache was flushed; wakes the receiver. */
 void outbox_flushed(struct outbox *out, uint64_t flushes);
-/* The scheduler's: lock once a step, change requests and post them, unlock (wakes the receiver if anything was posted). */
+/* The scheduler's: lock once a step, change requests and post them, unlock (wakes the receiver if anything was posted).
+ */
 void outbox_lock(struct outbox *out);
 void outbox_post(struct outbox *out, struct request *r);
 void outbox_unlock(struct outbox *out);

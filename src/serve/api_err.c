@@ -36,8 +36,10 @@ static const char *type_of(int status) {
 }
 
 static void add_or_null(struct buf *b, const char *s) {
-    if (s && s[0]) buf_add_json(b, s, strlen(s));
-    else buf_adds(b, "null");
+    if (s && s[0])
+        buf_add_json(b, s, strlen(s));
+    else
+        buf_adds(b, "null");
 }
 
 void api_err_json(struct buf *b, const struct api_err *e) {

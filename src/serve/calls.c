@@ -62,7 +62,8 @@ static void fail(struct call *c, const struct api_err *e) {
 static void stream(struct call *c) {
     struct buf *b = &c->serve->out;
     char extra[160];
-    snprintf(extra, sizeof extra, "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\nX-Request-Id: %s\r\n", c->job.id);
+    snprintf(extra, sizeof extra, "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\nX-Request-Id: %s\r\n",
+             c->job.id);
     if (!c->begun) http_stream_begin(c->conn, "text/event-stream; charset=utf-8", extra);
     c->begun = true;
     for (int i = 0; i < c->job.n_choices; i++)
@@ -87,17 +88,22 @@ static void answer(struct call *c) {
         struct api_err e;
         api_fail(&e, 500, NULL, "the answer is too long to be sent as a whole; use stream: true");
         route_refuse(conn, &e);
-    } else http_reply(conn, &(struct http_reply){.status = 200, .type = "application/json", .extra = extra, .body = buf_str(b),
-                                          .n = b->len});
+    } else
+        http_reply(conn,
+                   &(struct http_reply){
+                       .status = 200, .type = "application/json", .extra = extra, .body = buf_str(b), .n = b->len});
     if (b->cap > 1 << 20) buf_release(b);
     buf_reset(b);
 }
 
 static void progress(struct call *c) {
     struct api_err e;
-    if (c->conn && job_error(&c->job, &e)) fail(c, &e);
-    else if (c->conn && c->job.par.stream) stream(c);
-    else if (c->conn && job_done(&c->job)) answer(c);
+    if (c->conn && job_error(&c->job, &e))
+        fail(c, &e);
+    else if (c->conn && c->job.par.stream)
+        stream(c);
+    else if (c->conn && job_done(&c->job))
+        answer(c);
     free_if_over(c);
 }
 
@@ -115,10 +121,12 @@ static void submit(struct call *c) {
     struct serve *s = c->serve;
     struct api_err e = {0};
     int n = c->job.n_choices;
-    if (s->stops) api_fail(&e, 503, NULL, "the server is shutting down");
+    if (s->stops)
+        api_fail(&e, 503, NULL, "the server is shutting down");
     else if (s->waiting && s->waiting + n > s->lim.max_waiting)
         api_fail_code(&e, 429, "queue_full", NULL, "too many requests are waiting; try again in a moment");
-    else if (!job_submit(&c->job, &s->box)) api_fail(&e, 503, NULL, "the server is shutting down");
+    else if (!job_submit(&c->job, &s->box))
+        api_fail(&e, 503, NULL, "the server is shutting down");
     if (e.status) {
         refuse(c, &e);
         free_if_over(c);
@@ -135,11 +143,13 @@ static void submit(struct call *c) {
 
 static void prepared(struct call *c) {
     c->serve->waiting--;
-    if (!c->conn) call_free(c);
+    if (!c->conn)
+        call_free(c);
     else if (c->err.status) {
         refuse(c, &c->err);
         call_free(c);
-    } else submit(c);
+    } else
+        submit(c);
 }
 
 static struct call *call_new(struct serve *s, struct http_conn *conn, enum route route) {
@@ -189,12 +199,14 @@ void calls_prepared(struct serve *s) {
 
 /* ---- the cache ---- */
 
-/* Requests whose clients are gone or served are no reason to refuse: they let go of their pages in the step that flushes. */
+/* Requests whose clients are gone or served are no reason to refuse: they let go of their pages in the step that
+ * flushes. */
 void call_start_flush(struct serve *s, struct http_conn *conn) {
     for (struct call *c = s->calls; c; c = c->next) {
         if (!c->route || !c->conn) continue;
         struct api_err e;
-        api_fail_code(&e, 400, "requests_running", NULL, "the cache is flushed only while no request runs or waits; try again then");
+        api_fail_code(&e, 400, "requests_running", NULL,
+                      "the cache is flushed only while no request runs or waits; try again then");
         route_refuse(conn, &e);
         return;
     }
@@ -212,7 +224,8 @@ static void answer_flushes(struct serve *s) {
         struct http_conn *conn = c->conn;
         let_go(c);
         call_free(c);
-        http_reply(conn, &(struct http_reply){.status = 200, .type = "application/json", .body = ok, .n = sizeof ok - 1});
+        http_reply(conn,
+                   &(struct http_reply){.status = 200, .type = "application/json", .body = ok, .n = sizeof ok - 1});
     }
 }
 
@@ -257,7 +270,7 @@ void calls_news(struct serve *s) {
 void call_gone(void *serve, void *call) {
     (void)serve;
     struct call *c = call;
-    c->conn = NULL; /* the connection is freed already */
+    c->conn = NULL;         /* the connection is freed already */
     if (c->in_pool) return; /* the job is a text thread's; `prepared` will see */
     cancel(c);
     free_if_over(c);

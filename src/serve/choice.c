@@ -56,7 +56,8 @@ void choice_init(struct choice *c, const struct choice_args *a) {
 }
 
 void choice_release(struct choice *c) {
-    if (c->in_flight) BUG("a choice is released while the scheduler has its request %llu", (unsigned long long)c->req.id);
+    if (c->in_flight)
+        BUG("a choice is released while the scheduler has its request %llu", (unsigned long long)c->req.id);
     words_out_free(c->out);
     buf_release(&c->text);
     free(c->req.out_tokens);
@@ -102,9 +103,12 @@ static void add_tokens(struct choice *c, const struct news *n) {
 
 static void finish(struct choice *c, enum finish how) {
     int hit = words_out_end(c->out, &c->text);
-    if (hit >= 0) end(c, FINISH_STOP, hit);
-    else if (how == FINISH_STOP) end(c, how, is_eos(c, c->req.stop_id) ? STOP_NONE : STOP_BY_ID);
-    else end(c, how, STOP_NONE);
+    if (hit >= 0)
+        end(c, FINISH_STOP, hit);
+    else if (how == FINISH_STOP)
+        end(c, how, is_eos(c, c->req.stop_id) ? STOP_NONE : STOP_BY_ID);
+    else
+        end(c, how, STOP_NONE);
 }
 
 void choice_news(struct choice *c, const struct news *n) {
@@ -112,8 +116,10 @@ void choice_news(struct choice *c, const struct news *n) {
     if (n->n_cached > c->n_cached) c->n_cached = n->n_cached;
     if (!c->done) add_tokens(c, n);
     if (!c->done && n->finish != FINISH_NONE) finish(c, n->finish);
-    if (n->finish != FINISH_NONE) c->in_flight = false;
-    else if (c->done && !was_done) inbox_cancel(c->front->inbox, &c->req);
+    if (n->finish != FINISH_NONE)
+        c->in_flight = false;
+    else if (c->done && !was_done)
+        inbox_cancel(c->front->inbox, &c->req);
 }
 
 void choice_cancel(struct choice *c) {

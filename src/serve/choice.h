@@ -27,8 +27,9 @@ struct choice {
     size_t told_chars;  /* characters of these tokens (text_offset of the older log-probability form) */
     bool told_start;    /* a stream has sent its first chunk */
     bool told_end;      /* ... and its last */
-    uint64_t admitted, first_at, last_at; /* metrics.h: clock_ns() of leaving the queue, of the first and the last token */
-    bool end_counted;                     /* ... and its end was */
+    uint64_t admitted, first_at,
+        last_at;      /* metrics.h: clock_ns() of leaving the queue, of the first and the last token */
+    bool end_counted; /* ... and its end was */
     struct words_out *out;
     struct buf text; /* not taken by a writer yet; buf_reset when it is */
     int32_t stop_ids[STOP_IDS_MAX];
@@ -37,7 +38,7 @@ struct choice {
 struct choice_args {
     const struct front *front;
     const struct params *par;
-    const int32_t *prompt; /* must outlive the choice */
+    const int32_t *prompt;        /* must outlive the choice */
     int32_t n_prompt, max_tokens; /* max_tokens 0: done at once (echo alone) */
     uint64_t seed;
     int index;

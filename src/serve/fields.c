@@ -54,16 +54,20 @@ static int read_salt(const struct reading *r);
 
 #define AT(m) .at = offsetof(struct params, m)
 #define HAS(m) .has = true, .has_at = offsetof(struct params, m)
-#define BOOL(name_, routes_, m, ...) {.name = name_, .routes = routes_, .kind = F_BOOL, AT(m), __VA_ARGS__}
-#define INT(name_, routes_, m, lo_, hi_, ...) \
-    {.name = name_, .routes = routes_, .kind = F_INT, AT(m), .ilo = lo_, .ihi = hi_, __VA_ARGS__}
-#define REAL(name_, routes_, m, lo_, hi_, ...) \
-    {.name = name_, .routes = routes_, .kind = F_REAL, AT(m), .lo = lo_, .hi = hi_, __VA_ARGS__}
-#define OWN(name_, routes_, fn_, ...) {.name = name_, .routes = routes_, .kind = F_OWN, .read = fn_, __VA_ARGS__}
-#define ANY(name_, routes_, m, ...) {.name = name_, .routes = routes_, .kind = F_ANY, AT(m), __VA_ARGS__}
-#define NO(name_, routes_, neutral_, ...) \
-    {.name = name_, .routes = routes_, .kind = F_NEUTRAL, .neutral = neutral_, __VA_ARGS__}
-#define IGNORED(name_, ...) {.name = name_, .routes = ALL, .kind = F_IGNORED, __VA_ARGS__}
+#define BOOL(name_, routes_, m, ...)                                                                                   \
+    { .name = name_, .routes = routes_, .kind = F_BOOL, AT(m), __VA_ARGS__ }
+#define INT(name_, routes_, m, lo_, hi_, ...)                                                                          \
+    { .name = name_, .routes = routes_, .kind = F_INT, AT(m), .ilo = lo_, .ihi = hi_, __VA_ARGS__ }
+#define REAL(name_, routes_, m, lo_, hi_, ...)                                                                         \
+    { .name = name_, .routes = routes_, .kind = F_REAL, AT(m), .lo = lo_, .hi = hi_, __VA_ARGS__ }
+#define OWN(name_, routes_, fn_, ...)                                                                                  \
+    { .name = name_, .routes = routes_, .kind = F_OWN, .read = fn_, __VA_ARGS__ }
+#define ANY(name_, routes_, m, ...)                                                                                    \
+    { .name = name_, .routes = routes_, .kind = F_ANY, AT(m), __VA_ARGS__ }
+#define NO(name_, routes_, neutral_, ...)                                                                              \
+    { .name = name_, .routes = routes_, .kind = F_NEUTRAL, .neutral = neutral_, __VA_ARGS__ }
+#define IGNORED(name_, ...)                                                                                            \
+    { .name = name_, .routes = ALL, .kind = F_IGNORED, __VA_ARGS__ }
 
 /* clang-format off */
 static const struct field table[] = {
@@ -171,9 +175,12 @@ static void *member(const struct reading *r, size_t at) { return (char *)r->p + 
 static int read_int(const struct reading *r) {
     char want[96];
     int64_t x = json_integer_value(r->v);
-    if (r->f->ilo == INT64_MIN) snprintf(want, sizeof want, "an integer of 64 bits");
-    else if (r->f->ihi == INT32_MAX) snprintf(want, sizeof want, "an integer not below %lld", (long long)r->f->ilo);
-    else snprintf(want, sizeof want, "an integer from %lld to %lld", (long long)r->f->ilo, (long long)r->f->ihi);
+    if (r->f->ilo == INT64_MIN)
+        snprintf(want, sizeof want, "an integer of 64 bits");
+    else if (r->f->ihi == INT32_MAX)
+        snprintf(want, sizeof want, "an integer not below %lld", (long long)r->f->ilo);
+    else
+        snprintf(want, sizeof want, "an integer from %lld to %lld", (long long)r->f->ilo, (long long)r->f->ihi);
     if (!json_is_integer(r->v) || x < r->f->ilo || x > r->f->ihi) return wrong(r, want);
     *(int64_t *)member(r, r->f->at) = x;
     return 0;
@@ -182,7 +189,8 @@ static int read_int(const struct reading *r) {
 static int read_real(const struct reading *r) {
     char want[96];
     double x = json_is_number(r->v) ? json_number_value(r->v) : NAN;
-    snprintf(want, sizeof want, "a number %s %g and at most %g", r->f->lo_open ? "above" : "not below", r->f->lo, r->f->hi);
+    snprintf(want, sizeof want, "a number %s %g and at most %g", r->f->lo_open ? "above" : "not below", r->f->lo,
+             r->f->hi);
     if (!isfinite(x) || x < r->f->lo || (r->f->lo_open && x <= r->f->lo) || x > r->f->hi) return wrong(r, want);
     *(double *)member(r, r->f->at) = x;
     return 0;
@@ -289,8 +297,9 @@ static int read_model(const struct reading *r) {
 }
 
 static bool kwarg_is_reserved(const char *name) {
-    static const char *const reserved[] = {"chat_template", "tokenize", "messages", "tools", "documents",
-                                           "conversation", "add_generation_prompt", "continue_final_message"};
+    static const char *const reserved[] = {
+        "chat_template",         "tokenize", "messages", "tools", "documents", "conversation", "add_generation_prompt",
+        "continue_final_message"};
     for (size_t i = 0; i < sizeof reserved / sizeof reserved[0]; i++)
         if (!strcmp(reserved[i], name)) return true;
     return false;
@@ -299,7 +308,8 @@ static bool kwarg_is_reserved(const char *name) {
 static int read_kwargs(const struct reading *r) {
     if (!json_is_object(r->v)) return wrong(r, "an object");
     if (json_object_size(r->v) > KWARGS_MAX)
-        return api_fail(r->e, 400, "chat_template_kwargs", "chat_template_kwargs must have at most %d names", KWARGS_MAX);
+        return api_fail(r->e, 400, "chat_template_kwargs", "chat_template_kwargs must have at most %d names",
+                        KWARGS_MAX);
     for (void *i = json_object_iter((json_t *)r->v); i; i = json_object_iter_next((json_t *)r->v, i)) {
         const char *name = json_object_iter_key(i);
         const json_t *v = json_object_iter_value(i);
@@ -330,7 +340,8 @@ static int read_salt(const struct reading *r) {
 static int read_response_format(const struct reading *r) {
     const json_t *type = json_object_get(r->v, "type");
     if (json_is_string(type) && !strcmp(json_string_value(type), "text")) return 0;
-    return api_fail(r->e, 400, "response_format", "response_format must be {\"type\": \"text\"}; others are not supported");
+    return api_fail(r->e, 400, "response_format",
+                    "response_format must be {\"type\": \"text\"}; others are not supported");
 }
 
 static int read_modalities(const struct reading *r) {
@@ -366,7 +377,8 @@ static int check_tools(const struct params *p, struct api_err *e) {
     if (c && !none && !(json_is_string(c) && !strcmp(json_string_value(c), "auto")))
         return api_fail(e, 400, "tool_choice", "tool calls are not supported yet; tool_choice must be \"none\"");
     if (tools && !none)
-        return api_fail(e, 400, "tools", "tool calls are not supported yet; leave tools out or set tool_choice to \"none\"");
+        return api_fail(e, 400, "tools",
+                        "tool calls are not supported yet; leave tools out or set tool_choice to \"none\"");
     return 0;
 }
 
@@ -417,14 +429,21 @@ static void add_takes(struct buf *b, const struct field *f) {
     switch (f->kind) {
     case F_BOOL: buf_adds(b, "true, false"); break;
     case F_INT:
-        if (f->ilo == INT64_MIN) buf_adds(b, "integer");
-        else if (f->ihi == INT32_MAX) buf_addf(b, "integer, %lld or more", (long long)f->ilo);
-        else buf_addf(b, "integer, %lld to %lld", (long long)f->ilo, (long long)f->ihi);
+        if (f->ilo == INT64_MIN)
+            buf_adds(b, "integer");
+        else if (f->ihi == INT32_MAX)
+            buf_addf(b, "integer, %lld or more", (long long)f->ilo);
+        else
+            buf_addf(b, "integer, %lld to %lld", (long long)f->ilo, (long long)f->ihi);
         break;
     case F_REAL: buf_addf(b, "number, %s%g to %g", f->lo_open ? "above " : "", f->lo, f->hi); break;
     case F_NEUTRAL:
-        if (f->neutral == NEUTRAL_NUMBER) buf_addf(b, "only %g", f->lo);
-        else buf_adds(b, f->neutral == NEUTRAL_FALSE ? "only false" : f->neutral == NEUTRAL_EMPTY ? "only empty" : "refused");
+        if (f->neutral == NEUTRAL_NUMBER)
+            buf_addf(b, "only %g", f->lo);
+        else
+            buf_adds(b, f->neutral == NEUTRAL_FALSE   ? "only false"
+                        : f->neutral == NEUTRAL_EMPTY ? "only empty"
+                                                      : "refused");
         break;
     case F_IGNORED: buf_adds(b, "anything"); break;
     default: buf_adds(b, f->takes); break;
@@ -436,7 +455,8 @@ void fields_markdown(struct buf *b) {
     for (size_t i = 0; i < N_FIELDS; i++) {
         const struct field *f = &table[i];
         buf_addf(b, "| `%s` | ", f->name);
-        if (f->routes == ALL) buf_adds(b, "all");
+        if (f->routes == ALL)
+            buf_adds(b, "all");
         else
             buf_addf(b, "%s%s%s", f->routes & CHAT ? "chat " : "", f->routes & TEXT ? "completions " : "",
                      f->routes & GEN ? "generate" : "");

@@ -29,19 +29,19 @@ struct params {
     bool has_add_generation_prompt, has_add_special;
     bool chat_logprobs;
     int64_t top_logprobs; /* -1: absent */
-    int64_t logprobs;     /* what the engine is asked for: -1 none, else how many of the most likely; set for all routes */
+    int64_t logprobs; /* what the engine is asked for: -1 none, else how many of the most likely; set for all routes */
     int64_t n, best_of;
     int64_t max_tokens, max_completion_tokens; /* -1: absent; after fields_read max_tokens is the one that counts */
     double temperature, top_p, min_p;
-    int64_t top_k;        /* 0: off */
+    int64_t top_k; /* 0: off */
     int64_t seed;
     bool has_seed;
     struct stop_text stop[STOPS_MAX]; /* owned: params_release */
     int n_stop;
     int32_t stop_ids[STOP_TOKENS_MAX];
     int n_stop_ids;
-    char *cache_salt;     /* owned; NULL: none */
-    const char *model;    /* the served name that was asked for; NULL: none was named */
+    char *cache_salt;  /* owned; NULL: none */
+    const char *model; /* the served name that was asked for; NULL: none was named */
     /* Borrowed from the body; NULL when absent. job_prepare uses them and sets them to NULL. */
     json_t *prompt, *prompt_ids, *messages, *tools, *tool_choice, *kwargs, *reasoning_effort;
 };
@@ -50,8 +50,8 @@ struct params {
 struct field_env {
     int32_t n_vocab; /* width of the logits: every token id of a request is below it */
     int32_t max_model_len;
-    const char *const *names; /* served model names, NULL-terminated */
-    const char *alias;        /* one more that is accepted and never shown; NULL: none */
+    const char *const *names;         /* served model names, NULL-terminated */
+    const char *alias;                /* one more that is accepted and never shown; NULL: none */
     double temperature, top_p, min_p; /* defaults for requests that say nothing */
     int32_t top_k;
 };

@@ -20,15 +20,15 @@
 #include <unistd.h>
 
 enum {
-    READ_AHEAD = 64 << 10,   /* bytes of input kept unread; more than that behind an unanswered request is no client */
+    READ_AHEAD = 64 << 10,    /* bytes of input kept unread; more than that behind an unanswered request is no client */
     PIPELINE_OUT = 256 << 10, /* no further pipelined request is looked at while this much waits to be sent */
-    LINGER_S = 2,            /* after the last reply: time to read on, so that a reset does not overtake the reply */
-    ACCEPT_PAUSE_MS = 100,   /* when no descriptor is left */
+    LINGER_S = 2,             /* after the last reply: time to read on, so that a reset does not overtake the reply */
+    ACCEPT_PAUSE_MS = 100,    /* when no descriptor is left */
     BACKLOG = 1024
 };
 
 enum state {
-    ST_HEAD,   /* waiting for a head, or in it */
+    ST_HEAD, /* waiting for a head, or in it */
     ST_BODY,
     ST_BUSY,   /* a reply is owed */
     ST_FLUSH,  /* the last reply is being sent */
@@ -190,7 +190,8 @@ void http_stream_begin(struct http_conn *c, const char *type, const char *extra)
 
 void http_stream_add(struct http_conn *c, const char *p, size_t n) {
     if (c->state == ST_DOOMED || !n) return;
-    if (evbuffer_get_length(output(c)) > c->server->lim.unsent) { /* what came before was not taken; a burst is no lag */
+    if (evbuffer_get_length(output(c)) >
+        c->server->lim.unsent) { /* what came before was not taken; a burst is no lag */
         doom(c);
         return;
     }
@@ -211,8 +212,9 @@ static void refuse(struct http_conn *c, const struct http_fault *f) {
     struct buf body;
     buf_init(&body, 4096);
     c->server->ops.fault(c->server->ops.ctx, f, &body);
-    http_reply(c, &(struct http_reply){.status = f->status, .type = "application/json", .body = buf_str(&body),
-                                       .n = body.len, .close = true});
+    http_reply(
+        c, &(struct http_reply){
+               .status = f->status, .type = "application/json", .body = buf_str(&body), .n = body.len, .close = true});
     buf_release(&body);
 }
 
@@ -328,8 +330,10 @@ static void take_plain(struct http_conn *c, struct evbuffer *in) {
 static bool read_body(struct http_conn *c, struct evbuffer *in) {
     if (!evbuffer_get_length(in)) return false;
     body_progress(c);
-    if (c->head.chunked) take_chunked(c, in);
-    else take_plain(c, in);
+    if (c->head.chunked)
+        take_chunked(c, in);
+    else
+        take_plain(c, in);
     return c->state != ST_BODY;
 }
 
@@ -345,7 +349,10 @@ static void conn_work(struct http_conn *c) {
             more = false;
             if (evbuffer_get_length(in) >= READ_AHEAD) doom(c);
             break;
-        default: more = false; evbuffer_drain(in, evbuffer_get_length(in)); break;
+        default:
+            more = false;
+            evbuffer_drain(in, evbuffer_get_length(in));
+            break;
         }
     }
     c->looping = false;
@@ -367,9 +374,12 @@ static void on_read(struct bufferevent *bev, void *arg) {
 static void on_written(struct bufferevent *bev, void *arg) {
     (void)bev;
     struct http_conn *c = arg;
-    if (c->state == ST_FLUSH && c->eof) doom(c);
-    else if (c->state == ST_FLUSH) linger(c);
-    else if (c->state == ST_HEAD) conn_work(c);
+    if (c->state == ST_FLUSH && c->eof)
+        doom(c);
+    else if (c->state == ST_FLUSH)
+        linger(c);
+    else if (c->state == ST_HEAD)
+        conn_work(c);
 }
 
 static void on_event(struct bufferevent *bev, short what, void *arg) {
@@ -390,9 +400,12 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
     (void)what;
     struct http_conn *c = arg;
     static const struct http_fault slow = {408, "the request did not arrive in time"};
-    if (c->state == ST_HEAD && (c->scan.at || c->fresh)) broken_head(c, &slow);
-    else if (c->state == ST_BODY) refuse(c, &slow);
-    else conn_free(c);
+    if (c->state == ST_HEAD && (c->scan.at || c->fresh))
+        broken_head(c, &slow);
+    else if (c->state == ST_BODY)
+        refuse(c, &slow);
+    else
+        conn_free(c);
 }
 
 static void turn_away(int fd) {
@@ -526,8 +539,7 @@ int http_connections(const struct http_server *s) { return s->n_conns; }
 int http_unsent(const struct http_server *s) {
     int n = 0;
     for (struct http_conn *c = s->conns; c; c = c->next)
-        n += c->state == ST_BUSY || c->state == ST_FLUSH || c->state == ST_LINGER ||
-             evbuffer_get_length(output(c)) > 0;
+        n += c->state == ST_BUSY || c->state == ST_FLUSH || c->state == ST_LINGER || evbuffer_get_length(output(c)) > 0;
     return n;
 }
 

@@ -1,10 +1,10 @@
 /* http.h: an HTTP/1.1 server for one thread: connections, limits, time-outs, replies, streams.
  *
  * Sockets and events are libevent's (bufferevents); reading the protocol is ours (http_parse.h), because libevent's
- * evhttp forgives what must be refused, and stops reading while a reply is owed, so that it does not see a client leave.
- * Here reading never stops: a client that closes its sending side or the connection while a reply is owed is gone, and
- * gone() is called within the same turn of the loop. (A client that half-closes and still wants its reply does not
- * exist among HTTP clients; a FIN is the only sign of one that went away.)
+ * evhttp forgives what must be refused, and stops reading while a reply is owed, so that it does not see a client
+ * leave. Here reading never stops: a client that closes its sending side or the connection while a reply is owed is
+ * gone, and gone() is called within the same turn of the loop. (A client that half-closes and still wants its reply
+ * does not exist among HTTP clients; a FIN is the only sign of one that went away.)
  *
  * Everything here belongs to the thread that runs the event base. No function calls back into its caller:
  * a connection that must be dropped is dropped from the loop. */
@@ -18,15 +18,15 @@
 #include <stddef.h>
 
 struct http_limits {
-    size_t body;       /* bytes of one body; above: 413 */
-    size_t bodies;     /* bytes of all bodies being received; above: 503 */
-    size_t unsent;     /* bytes of a stream that its client has not taken; above: the connection is dropped */
-    int connections;   /* above: 503 and close */
-    int head_s;        /* from its first byte a head must be complete within; else 408 */
-    int idle_s;        /* a kept connection may be silent for */
-    int gap_s;         /* a body may pause for; else 408 */
-    int body_s;        /* a body must be complete within; else 408 */
-    int write_s;       /* a client that takes nothing of what is waiting is dropped after */
+    size_t body;     /* bytes of one body; above: 413 */
+    size_t bodies;   /* bytes of all bodies being received; above: 503 */
+    size_t unsent;   /* bytes of a stream that its client has not taken; above: the connection is dropped */
+    int connections; /* above: 503 and close */
+    int head_s;      /* from its first byte a head must be complete within; else 408 */
+    int idle_s;      /* a kept connection may be silent for */
+    int gap_s;       /* a body may pause for; else 408 */
+    int body_s;      /* a body must be complete within; else 408 */
+    int write_s;     /* a client that takes nothing of what is waiting is dropped after */
 };
 
 struct http_conn;

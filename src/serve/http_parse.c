@@ -100,8 +100,7 @@ static int parse_version(const char *p, size_t n, struct http_head *h, struct ht
 static int parse_request_line(const char *p, size_t n, struct http_head *h, struct http_fault *f) {
     const char *a = memchr(p, ' ', n);
     const char *b = a ? memchr(a + 1, ' ', n - (size_t)(a + 1 - p)) : NULL;
-    if (!b || !all_token(p, (size_t)(a - p)))
-        return fault(f, 400, "the request line must be: METHOD /path HTTP/1.1");
+    if (!b || !all_token(p, (size_t)(a - p))) return fault(f, 400, "the request line must be: METHOD /path HTTP/1.1");
     h->method = method_of(p, (size_t)(a - p));
     if (parse_version(b + 1, n - (size_t)(b + 1 - p), h, f)) return -1;
     return parse_target(a + 1, (size_t)(b - a - 1), h, f);
@@ -116,8 +115,7 @@ static int parse_header(const char *p, size_t n, struct http_head *h, struct htt
     const char *v = colon + 1, *end = p + n;
     while (v < end && (*v == ' ' || *v == '\t')) v++;
     while (end > v && (end[-1] == ' ' || end[-1] == '\t')) end--;
-    h->headers[h->n_headers++] =
-        (struct http_header){{p, (size_t)(colon - p)}, {v, (size_t)(end - v)}};
+    h->headers[h->n_headers++] = (struct http_header){{p, (size_t)(colon - p)}, {v, (size_t)(end - v)}};
     return 0;
 }
 
@@ -165,8 +163,10 @@ static int apply_header(const struct http_header *x, struct http_head *h, int *h
         if (!http_str_is(&x->value, "100-continue")) return fault(f, 417, "Expect must be: 100-continue");
         h->expect_continue = true;
     } else if (http_str_is(&x->name, "connection")) {
-        if (list_has(&x->value, "close")) h->keep_alive = false;
-        else if (!h->minor && list_has(&x->value, "keep-alive")) h->keep_alive = true;
+        if (list_has(&x->value, "close"))
+            h->keep_alive = false;
+        else if (!h->minor && list_has(&x->value, "keep-alive"))
+            h->keep_alive = true;
     }
     return 0;
 }
@@ -229,9 +229,12 @@ static int feed_size(struct http_chunks *c, unsigned char b, struct http_fault *
         return 0;
     }
     if (!c->digits) return fault(f, 400, "a chunk must start with its size in hexadecimal");
-    if (b == '\r') c->state = CH_SIZE_LF;
-    else if (b == ';' || b == ' ' || b == '\t' || (c->state == CH_EXT && b >= 0x20 && b != 0x7f)) c->state = CH_EXT;
-    else return fault(f, 400, "a chunk's size is followed by something that is no extension");
+    if (b == '\r')
+        c->state = CH_SIZE_LF;
+    else if (b == ';' || b == ' ' || b == '\t' || (c->state == CH_EXT && b >= 0x20 && b != 0x7f))
+        c->state = CH_EXT;
+    else
+        return fault(f, 400, "a chunk's size is followed by something that is no extension");
     return 0;
 }
 
@@ -247,9 +250,12 @@ static int end_size(struct http_chunks *c, size_t max, const struct buf *body, s
 /* Trailers are read and thrown away. c->line counts the bytes of the current one. */
 static int feed_trailer(struct http_chunks *c, unsigned char b, struct http_fault *f) {
     if (++c->trailer > HTTP_MAX_TRAILER) return fault(f, 431, "the trailers are longer than 8 KiB");
-    if (b == '\r') c->state = c->line ? CH_TRAILER_LF : CH_END_LF;
-    else if ((b < 0x20 && b != '\t') || b == 0x7f) return fault(f, 400, "a trailer contains a control byte");
-    else c->line++;
+    if (b == '\r')
+        c->state = c->line ? CH_TRAILER_LF : CH_END_LF;
+    else if ((b < 0x20 && b != '\t') || b == 0x7f)
+        return fault(f, 400, "a trailer contains a control byte");
+    else
+        c->line++;
     return 0;
 }
 
@@ -283,8 +289,10 @@ ptrdiff_t http_chunks_feed(struct http_chunks *c, const char *data, size_t n, si
             continue;
         }
         case CH_DATA_CR:
-            if (b != '\r') bad = fault(f, 400, "a chunk is longer than its size says");
-            else c->state = CH_DATA_LF;
+            if (b != '\r')
+                bad = fault(f, 400, "a chunk is longer than its size says");
+            else
+                c->state = CH_DATA_LF;
             break;
         case CH_TRAILER: bad = feed_trailer(c, b, f); break;
         default: bad = feed_lf(c, b, max, body, f); break;

@@ -13,11 +13,11 @@
 #include <stdint.h>
 
 enum {
-    HTTP_MAX_LINE = 8192,     /* request line (414) or one header (431) */
-    HTTP_MAX_HEAD = 32768,    /* all of it (431) */
-    HTTP_MAX_HEADERS = 100,   /* (431) */
+    HTTP_MAX_LINE = 8192,      /* request line (414) or one header (431) */
+    HTTP_MAX_HEAD = 32768,     /* all of it (431) */
+    HTTP_MAX_HEADERS = 100,    /* (431) */
     HTTP_MAX_CHUNK_LINE = 256, /* a chunk's size with its extensions (400) */
-    HTTP_MAX_TRAILER = 8192   /* (431) */
+    HTTP_MAX_TRAILER = 8192    /* (431) */
 };
 
 enum http_method { HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_OPTIONS, HTTP_OTHER };

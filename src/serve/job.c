@@ -156,13 +156,16 @@ static int measure(const struct job *j, const struct prompt *pr, int32_t *max_to
     if (!n) return api_fail(e, 400, param, "the prompt is empty: it has no tokens");
     int64_t want = wanted(&j->par, context - n);
     if (n + (want > 0 || j->par.max_tokens < 0 ? 1 : 0) > context)
-        return api_fail_code(e, 400, "context_length_exceeded", param,
-                             "the prompt has %lld tokens; the model's context is %lld, and one must be left for the answer",
-                             (long long)n, (long long)context);
+        return api_fail_code(
+            e, 400, "context_length_exceeded", param,
+            "the prompt has %lld tokens; the model's context is %lld, and one must be left for the answer",
+            (long long)n, (long long)context);
     if (n + want > context)
-        return api_fail_code(e, 400, "context_length_exceeded", "max_tokens",
-                             "the prompt has %lld tokens and max_tokens is %lld; together they must not pass the model's "
-                             "context of %lld", (long long)n, (long long)want, (long long)context);
+        return api_fail_code(
+            e, 400, "context_length_exceeded", "max_tokens",
+            "the prompt has %lld tokens and max_tokens is %lld; together they must not pass the model's "
+            "context of %lld",
+            (long long)n, (long long)want, (long long)context);
     *max_tokens = (int32_t)want;
     return 0;
 }
@@ -179,8 +182,10 @@ static int make_choices(struct job *j, struct api_err *e) {
         tokens += bad ? 0 : n * max_tokens[i];
     }
     if (!bad && j->par.logprobs >= 0 && tokens * (1 + j->par.logprobs) > LOGPROBS_TOTAL_MAX)
-        bad = api_fail(e, 400, "logprobs", "up to %lld tokens with %lld log-probabilities each are too many (%d in all); "
-                       "lower max_tokens or n", (long long)tokens, (long long)j->par.logprobs + 1, LOGPROBS_TOTAL_MAX);
+        bad = api_fail(e, 400, "logprobs",
+                       "up to %lld tokens with %lld log-probabilities each are too many (%d in all); "
+                       "lower max_tokens or n",
+                       (long long)tokens, (long long)j->par.logprobs + 1, LOGPROBS_TOTAL_MAX);
     uint64_t seed = (uint64_t)j->par.seed;
     if (!j->par.has_seed) random_bytes(&seed, sizeof seed);
     if (!bad) j->choices = mem_array((size_t)all, sizeof *j->choices);
@@ -235,7 +240,9 @@ bool job_error(const struct job *j, struct api_err *e) {
         if (!j->choices[i].done) continue;
         switch (j->choices[i].finish) {
         case FINISH_ERROR: api_fail(e, 500, NULL, "the model computed no valid number for the next token"); return true;
-        case FINISH_TIMEOUT: api_fail(e, 503, NULL, "the answer was not complete within this server's time limit"); return true;
+        case FINISH_TIMEOUT:
+            api_fail(e, 503, NULL, "the answer was not complete within this server's time limit");
+            return true;
         case FINISH_ABORT: api_fail(e, 503, NULL, "the server stopped before the answer was complete"); return true;
         default: break;
         }

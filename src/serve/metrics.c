@@ -9,33 +9,38 @@
 
 /* ---- scales ---- */
 
-#define MS(x) ((uint64_t)(x) * 1000000)
-#define S(x) ((uint64_t)(x) * 1000000000)
+#define MS(x) ((uint64_t)(x)*1000000)
+#define S(x) ((uint64_t)(x)*1000000000)
 
 static const struct histo_scale first_token = {
     .n = 22,
-    .bound = {MS(1), MS(5), MS(10), MS(20), MS(40), MS(60), MS(80), MS(100), MS(250), MS(500), MS(750), S(1), MS(2500), S(5),
-              MS(7500), S(10), S(20), S(40), S(80), S(160), S(640), S(2560)},
+    .bound = {MS(1), MS(5),    MS(10), MS(20),   MS(40), MS(60), MS(80), MS(100), MS(250), MS(500), MS(750),
+              S(1),  MS(2500), S(5),   MS(7500), S(10),  S(20),  S(40),  S(80),   S(160),  S(640),  S(2560)},
 };
 /* vLLM's begin at 10 ms, which is more than a token of a small model takes. */
 static const struct histo_scale per_token = {
     .n = 22,
-    .bound = {MS(1), 2500000, MS(5), MS(10), MS(25), MS(50), MS(75), MS(100), MS(150), MS(200), MS(300), MS(400), MS(500),
-              MS(750), S(1), MS(2500), S(5), MS(7500), S(10), S(20), S(40), S(80)},
+    .bound = {MS(1),   2500000, MS(5),   MS(10), MS(25),   MS(50), MS(75),   MS(100), MS(150), MS(200), MS(300),
+              MS(400), MS(500), MS(750), S(1),   MS(2500), S(5),   MS(7500), S(10),   S(20),   S(40),   S(80)},
 };
 static const struct histo_scale whole = {
     .n = 21,
-    .bound = {MS(300), MS(500), MS(800), S(1), MS(1500), S(2), MS(2500), S(5), S(10), S(15), S(20), S(30), S(40), S(50),
-              S(60), S(120), S(240), S(480), S(960), S(1920), S(7680)},
+    .bound = {MS(300), MS(500), MS(800), S(1),  MS(1500), S(2),   MS(2500), S(5),   S(10),   S(15),  S(20),
+              S(30),   S(40),   S(50),   S(60), S(120),   S(240), S(480),   S(960), S(1920), S(7680)},
 };
 static const struct histo_scale lengths = {
-    .n = 22, .bound = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000,
-                       1000000, 2000000, 5000000, 10000000}};
+    .n = 22, .bound = {1,    2,     5,     10,    20,     50,     100,    200,     500,     1000,    2000,
+                       5000, 10000, 20000, 50000, 100000, 200000, 500000, 1000000, 2000000, 5000000, 10000000}};
 static const struct histo_scale few = {.n = 5, .bound = {1, 2, 5, 10, 20}};
 
-static const struct histo_scale *const time_scale[N_TIMES] = {
-    [TIME_FIRST_TOKEN] = &first_token, [TIME_INTER_TOKEN] = &per_token, [TIME_PER_TOKEN] = &per_token,
-    [TIME_WHOLE] = &whole, [TIME_QUEUE] = &whole, [TIME_INFERENCE] = &whole, [TIME_PREFILL] = &whole, [TIME_DECODE] = &whole};
+static const struct histo_scale *const time_scale[N_TIMES] = {[TIME_FIRST_TOKEN] = &first_token,
+                                                              [TIME_INTER_TOKEN] = &per_token,
+                                                              [TIME_PER_TOKEN] = &per_token,
+                                                              [TIME_WHOLE] = &whole,
+                                                              [TIME_QUEUE] = &whole,
+                                                              [TIME_INFERENCE] = &whole,
+                                                              [TIME_PREFILL] = &whole,
+                                                              [TIME_DECODE] = &whole};
 static const struct histo_scale *const size_scale[N_SIZES] = {
     [SIZE_PROMPT] = &lengths, [SIZE_GENERATION] = &lengths, [SIZE_MAX_TOKENS] = &lengths, [SIZE_N] = &few};
 
@@ -46,7 +51,9 @@ static void add_time(struct metrics *m, enum metrics_time t, uint64_t from, uint
     if (parts) histo_add(&m->time[t], time_scale[t], ns / parts, parts);
 }
 
-static void add_size(struct metrics *m, enum metrics_size s, uint64_t v) { histo_add(&m->size[s], size_scale[s], v, 1); }
+static void add_size(struct metrics *m, enum metrics_size s, uint64_t v) {
+    histo_add(&m->size[s], size_scale[s], v, 1);
+}
 
 void metrics_submitted(struct metrics *m, const struct job *j) {
     add_size(m, SIZE_N, (uint64_t)j->par.n);
@@ -82,8 +89,7 @@ static void count_end(struct metrics *m, const struct choice *c, uint64_t now) {
     add_time(m, TIME_WHOLE, c->req.arrival, now, 1);
     if (c->admitted) add_time(m, TIME_INFERENCE, c->admitted, c->last_at, 1);
     add_time(m, TIME_DECODE, c->first_at, c->last_at, 1);
-    if (c->n_counted > 1)
-        add_time(m, TIME_PER_TOKEN, 0, (c->last_at - c->first_at) / (uint64_t)(c->n_counted - 1), 1);
+    if (c->n_counted > 1) add_time(m, TIME_PER_TOKEN, 0, (c->last_at - c->first_at) / (uint64_t)(c->n_counted - 1), 1);
     add_size(m, SIZE_PROMPT, (uint64_t)c->req.n_prompt);
     add_size(m, SIZE_GENERATION, (uint64_t)c->n_counted);
 }
@@ -108,9 +114,12 @@ struct out {
 void metrics_label(struct buf *b, const char *s) {
     buf_addc(b, '"');
     for (; *s; s++) {
-        if (*s == '\n') buf_adds(b, "\\n");
-        else if (*s == '"' || *s == '\\') buf_addf(b, "\\%c", *s);
-        else buf_addc(b, *s);
+        if (*s == '\n')
+            buf_adds(b, "\\n");
+        else if (*s == '"' || *s == '\\')
+            buf_addf(b, "\\%c", *s);
+        else
+            buf_addc(b, *s);
     }
     buf_addc(b, '"');
 }
@@ -154,8 +163,10 @@ static void histogram(struct out *o, const struct histo *h, const struct histo_s
     whole_number(o, "_bucket", "le=\"+Inf\"", n);
     uint64_t sum = atomic_load_explicit(&h->sum, memory_order_relaxed);
     series(o, "_sum", "");
-    if (ns) buf_addf(o->b, "%" PRIu64 ".%09" PRIu64 "\n", sum / 1000000000, sum % 1000000000);
-    else buf_addf(o->b, "%" PRIu64 "\n", sum);
+    if (ns)
+        buf_addf(o->b, "%" PRIu64 ".%09" PRIu64 "\n", sum / 1000000000, sum % 1000000000);
+    else
+        buf_addf(o->b, "%" PRIu64 "\n", sum);
     whole_number(o, "_count", "", n);
 }
 
@@ -167,7 +178,8 @@ static void write_times(struct out *o, const struct metrics *m) {
         {"vllm:time_to_first_token_seconds", "From a request's arrival to its first token.", TIME_FIRST_TOKEN},
         {"vllm:inter_token_latency_seconds", "From one token of an answer to its next.", TIME_INTER_TOKEN},
         {"vllm:time_per_output_token_seconds", "The same under the name of older dashboards.", TIME_INTER_TOKEN},
-        {"vllm:request_time_per_output_token_seconds", "Mean time between tokens of a finished request.", TIME_PER_TOKEN},
+        {"vllm:request_time_per_output_token_seconds", "Mean time between tokens of a finished request.",
+         TIME_PER_TOKEN},
         {"vllm:e2e_request_latency_seconds", "From a request's arrival to its end (stop or length).", TIME_WHOLE},
         {"vllm:request_queue_time_seconds", "From a request's arrival to its admission.", TIME_QUEUE},
         {"vllm:request_inference_time_seconds", "From a request's admission to its last token.", TIME_INFERENCE},
@@ -198,10 +210,15 @@ static void write_sizes(struct out *o, const struct metrics *m) {
 }
 
 static void write_counts(struct out *o, const struct metrics *m) {
-    static const char *const reasons[] = {[FINISH_STOP] = "stop", [FINISH_LENGTH] = "length", [FINISH_ABORT] = "abort",
-                                          [FINISH_TIMEOUT] = "timeout", [FINISH_ERROR] = "error"};
-    one(o, "counter", "vllm:prompt_tokens_total", "Prompt tokens of requests that got a first token.", m->prompt_tokens);
-    one(o, "counter", "vllm:prompt_tokens_cached_total", "Of these, tokens found in the prefix cache.", m->cached_tokens);
+    static const char *const reasons[] = {[FINISH_STOP] = "stop",
+                                          [FINISH_LENGTH] = "length",
+                                          [FINISH_ABORT] = "abort",
+                                          [FINISH_TIMEOUT] = "timeout",
+                                          [FINISH_ERROR] = "error"};
+    one(o, "counter", "vllm:prompt_tokens_total", "Prompt tokens of requests that got a first token.",
+        m->prompt_tokens);
+    one(o, "counter", "vllm:prompt_tokens_cached_total", "Of these, tokens found in the prefix cache.",
+        m->cached_tokens);
     one(o, "counter", "vllm:generation_tokens_total", "Tokens of answers.", m->generation_tokens);
     head(o, "counter", "vllm:request_success_total", "Requests that ended, by how.");
     for (int i = FINISH_STOP; i <= FINISH_ERROR; i++) {
@@ -222,7 +239,8 @@ static void write_pages(struct out *o, const struct stats *st) {
     char more[80];
     usage(o, "vllm:kv_cache_usage_perc", "Share of the KV cache that requests hold; 1 is all of it.", used, total);
     usage(o, "vllm:gpu_cache_usage_perc", "The same under the name of older dashboards.", used, total);
-    head(o, "gauge", "minisgl:kv_cache_pages", "Pages of the KV cache: all, held by requests, in the prefix cache (held or not).");
+    head(o, "gauge", "minisgl:kv_cache_pages",
+         "Pages of the KV cache: all, held by requests, in the prefix cache (held or not).");
     whole_number(o, "", "kind=\"all\"", (uint64_t)total);
     whole_number(o, "", "kind=\"held\"", (uint64_t)used);
     whole_number(o, "", "kind=\"cached\"", (uint64_t)(int)st->pages_cached);
@@ -235,10 +253,11 @@ static void write_stats(struct out *o, const struct stats *st) {
     one(o, "gauge", "vllm:num_requests_running", "Requests that are being computed.", (uint64_t)(int)st->running);
     one(o, "gauge", "vllm:num_requests_waiting", "Requests that wait to be admitted.", (uint64_t)(int)st->waiting);
     write_pages(o, st);
-    one(o, "counter", "vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.", st->cache_queries);
+    one(o, "counter", "vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.",
+        st->cache_queries);
     one(o, "counter", "vllm:prefix_cache_hits_total", "Prompt tokens found there.", st->cached_tokens);
-    one(o, "counter", "vllm:num_preemptions_total", "Times that a request was put back to the queue because pages ran out.",
-        st->retracted);
+    one(o, "counter", "vllm:num_preemptions_total",
+        "Times that a request was put back to the queue because pages ran out.", st->retracted);
     one(o, "counter", "minisgl:computed_prompt_tokens_total",
         "Prompt tokens computed, and tokens computed again after a request was put back.", st->prompt_tokens);
     head(o, "histogram", "vllm:iteration_tokens_total", "New tokens in a step, of prompts and of answers.");
@@ -253,14 +272,17 @@ static void write_process(struct buf *b) {
     size_t all, resident;
     FILE *f = fopen("/proc/self/statm", "r");
     if (f && fscanf(f, "%zu %zu", &all, &resident) == 2)
-        buf_addf(b, "# HELP process_resident_memory_bytes Resident memory size in bytes.\n"
-                    "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes %zu\n",
+        buf_addf(b,
+                 "# HELP process_resident_memory_bytes Resident memory size in bytes.\n"
+                 "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes %zu\n",
                  resident * (size_t)sysconf(_SC_PAGESIZE));
     if (f) fclose(f);
     getrusage(RUSAGE_SELF, &u);
-    buf_addf(b, "# HELP process_cpu_seconds_total Total user and system CPU time spent in seconds.\n"
-                "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total %.3f\n",
-             (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6);
+    buf_addf(b,
+             "# HELP process_cpu_seconds_total Total user and system CPU time spent in seconds.\n"
+             "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total %.3f\n",
+             (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+                 (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6);
 }
 
 void metrics_write(struct buf *b, const struct metrics *m, const struct metrics_args *a) {

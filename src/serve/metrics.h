@@ -1,17 +1,27 @@
 /* metrics.h: what GET /metrics tells: counted by the I/O thread as answers are made, and written as Prometheus text
  * together with what the scheduler publishes (flow/stats.h).
  *
- * Names, labels and bucket bounds are those that vLLM's dashboards query; where a figure is none of vLLM's its name begins
- * with minisgl:. Everything of a request is counted here rather than by the scheduler, because only here its true end
- * is known (a stop string, a client that left), and because times then are what clients see. All of it belongs to the
- * I/O thread, which also writes it out, so nothing is locked. */
+ * Names, labels and bucket bounds are those that vLLM's dashboards query; where a figure is none of vLLM's its name
+ * begins with minisgl:. Everything of a request is counted here rather than by the scheduler, because only here its
+ * true end is known (a stop string, a client that left), and because times then are what clients see. All of it belongs
+ * to the I/O thread, which also writes it out, so nothing is locked. */
 #ifndef MINISGL_SERVE_METRICS_H
 #define MINISGL_SERVE_METRICS_H
 #include "base/buf.h"
 #include "flow/stats.h"
 #include "serve/job.h"
 
-enum metrics_time { TIME_FIRST_TOKEN, TIME_INTER_TOKEN, TIME_PER_TOKEN, TIME_WHOLE, TIME_QUEUE, TIME_INFERENCE, TIME_PREFILL, TIME_DECODE, N_TIMES };
+enum metrics_time {
+    TIME_FIRST_TOKEN,
+    TIME_INTER_TOKEN,
+    TIME_PER_TOKEN,
+    TIME_WHOLE,
+    TIME_QUEUE,
+    TIME_INFERENCE,
+    TIME_PREFILL,
+    TIME_DECODE,
+    N_TIMES
+};
 enum metrics_size { SIZE_PROMPT, SIZE_GENERATION, SIZE_MAX_TOKENS, SIZE_N, N_SIZES };
 
 struct metrics {

@@ -14,8 +14,10 @@ static void add_z(struct buf *b, const char *s) { buf_add_json(b, s, strlen(s));
 
 /* JSON has no infinity; OpenAI's own floor stands for it. */
 static void add_logprob(struct buf *b, float x) {
-    if (isfinite(x)) buf_addf(b, "%.7g", (double)x);
-    else buf_adds(b, "-9999.0");
+    if (isfinite(x))
+        buf_addf(b, "%.7g", (double)x);
+    else
+        buf_adds(b, "-9999.0");
 }
 
 /* A token's text; when its bytes are no whole characters, their values, so that different tokens stay different. */
@@ -145,10 +147,14 @@ static void add_plain_logprobs(struct buf *b, const struct job *j, const struct 
 
 /* What has not been told of c's tokens; marks it told. */
 static void add_logprobs(struct buf *b, const struct job *j, struct choice *c) {
-    if (j->par.logprobs < 0 || c->n_told == c->n_counted) buf_adds(b, "null");
-    else if (j->par.route == ROUTE_CHAT) add_chat_logprobs(b, j, c);
-    else if (j->par.route == ROUTE_COMPLETIONS) add_text_logprobs(b, j, c);
-    else add_plain_logprobs(b, j, c);
+    if (j->par.logprobs < 0 || c->n_told == c->n_counted)
+        buf_adds(b, "null");
+    else if (j->par.route == ROUTE_CHAT)
+        add_chat_logprobs(b, j, c);
+    else if (j->par.route == ROUTE_COMPLETIONS)
+        add_text_logprobs(b, j, c);
+    else
+        add_plain_logprobs(b, j, c);
 }
 
 static void add_ids(struct buf *b, const struct choice *c) {
@@ -162,9 +168,12 @@ static void add_ids(struct buf *b, const struct choice *c) {
 /* "finish_reason":...,"stop_reason":... */
 static void add_finish(struct buf *b, const struct choice *c) {
     buf_addf(b, "\"finish_reason\":\"%s\",\"stop_reason\":", c->finish == FINISH_STOP ? "stop" : "length");
-    if (c->finish != FINISH_STOP || c->stop_at == STOP_NONE) buf_adds(b, "null");
-    else if (c->stop_at == STOP_BY_ID) buf_addf(b, "%d", c->req.stop_id);
-    else buf_add_json(b, c->par->stop[c->stop_at].s, c->par->stop[c->stop_at].n);
+    if (c->finish != FINISH_STOP || c->stop_at == STOP_NONE)
+        buf_adds(b, "null");
+    else if (c->stop_at == STOP_BY_ID)
+        buf_addf(b, "%d", c->req.stop_id);
+    else
+        buf_add_json(b, c->par->stop[c->stop_at].s, c->par->stop[c->stop_at].n);
 }
 
 static void add_usage(struct buf *b, const struct job *j) {

@@ -7,21 +7,17 @@
 #include <string.h>
 #include <strings.h>
 
-enum {
-    M_GET = 1 << HTTP_GET | 1 << HTTP_HEAD,
-    M_POST = 1 << HTTP_POST,
-    M_ALL = M_GET | M_POST | 1 << HTTP_OPTIONS
-};
+enum { M_GET = 1 << HTTP_GET | 1 << HTTP_HEAD, M_POST = 1 << HTTP_POST, M_ALL = M_GET | M_POST | 1 << HTTP_OPTIONS };
 
 struct path {
     const char *path;
     unsigned methods;
-    bool open;        /* without a key */
-    bool prefix;      /* and everything below it */
-    bool needs_model; /* 503 until serve_ready and while draining */
-    enum route route; /* an API call; 0: start() or small() answers */
+    bool open;                                              /* without a key */
+    bool prefix;                                            /* and everything below it */
+    bool needs_model;                                       /* 503 until serve_ready and while draining */
+    enum route route;                                       /* an API call; 0: start() or small() answers */
     void (*start)(struct serve *s, struct http_conn *conn); /* answers later */
-    const char *type; /* of small's answer; NULL: JSON */
+    const char *type;                                       /* of small's answer; NULL: JSON */
     int (*small)(struct serve *s, const struct http_head *h, struct buf *b, struct api_err *e);
 };
 
@@ -140,13 +136,16 @@ void route_replied(void *serve, const struct http_head *h, int status) {
 
 static void add_replies(struct serve *s, struct buf *b) {
     static const char *const methods[] = {"GET", "HEAD", "POST", "OPTIONS", "other"};
-    buf_adds(b, "# HELP http_requests_total Replies by path, method and kind of status.\n# TYPE http_requests_total counter\n");
+    buf_adds(
+        b,
+        "# HELP http_requests_total Replies by path, method and kind of status.\n# TYPE http_requests_total counter\n");
     for (int p = 0; p <= N_PATHS; p++)
         for (int m = 0; m <= HTTP_OTHER; m++)
             for (int k = 1; k < 6; k++)
                 if (s->replies[p][m][k])
                     buf_addf(b, "http_requests_total{handler=\"%s\",method=\"%s\",status=\"%dxx\"} %llu\n",
-                             p < N_PATHS ? paths[p].path : "none", methods[m], k, (unsigned long long)s->replies[p][m][k]);
+                             p < N_PATHS ? paths[p].path : "none", methods[m], k,
+                             (unsigned long long)s->replies[p][m][k]);
 }
 
 /* ---- what the head decides ---- */
@@ -183,7 +182,8 @@ static int check_body(const struct serve *s, const struct http_head *h, struct a
         return api_fail(e, 415, NULL, "a compressed body is not accepted; leave out Content-Encoding");
     if (!h->chunked && h->length < 0) return api_fail(e, 411, NULL, "Content-Length is missing");
     if (h->length > 0 && (uint64_t)h->length > s->lim.body)
-        return api_fail(e, 413, NULL, "the body has %lld bytes; at most %zu are accepted", (long long)h->length, s->lim.body);
+        return api_fail(e, 413, NULL, "the body has %lld bytes; at most %zu are accepted", (long long)h->length,
+                        s->lim.body);
     if (s->waiting >= s->lim.max_waiting)
         return api_fail_code(e, 429, "queue_full", NULL, "too many requests are waiting; try again in a moment");
     return 0;
@@ -199,7 +199,8 @@ static int check_head(struct serve *s, const struct http_head *h, struct api_err
         return api_fail(e, 405, NULL, "this path does not take that method");
     }
     if (p->needs_model && s->stops) return api_fail(e, 503, NULL, "the server is shutting down");
-    if (p->needs_model && !front_of(s)) return api_fail(e, 503, NULL, "the model is being loaded; try again in a moment");
+    if (p->needs_model && !front_of(s))
+        return api_fail(e, 503, NULL, "the model is being loaded; try again in a moment");
     return p->route ? check_body(s, h, e) : 0;
 }
 
@@ -207,8 +208,9 @@ static void send_error(struct http_conn *conn, const struct api_err *e, const ch
     struct buf b;
     buf_init(&b, 16384);
     api_err_json(&b, e);
-    http_reply(conn, &(struct http_reply){.status = e->status, .type = "application/json", .extra = extra,
-                                          .body = buf_str(&b), .n = b.len});
+    http_reply(conn,
+               &(struct http_reply){
+                   .status = e->status, .type = "application/json", .extra = extra, .body = buf_str(&b), .n = b.len});
     buf_release(&b);
 }
 
@@ -221,8 +223,10 @@ int route_head(void *serve, struct http_conn *conn, const struct http_head *h) {
     struct api_err e;
     char allow[80] = "";
     if (!check_head(serve, h, &e, allow, sizeof allow)) return 0;
-    if (allow[0]) send_error(conn, &e, allow);
-    else route_refuse(conn, &e);
+    if (allow[0])
+        send_error(conn, &e, allow);
+    else
+        route_refuse(conn, &e);
     return -1;
 }
 
@@ -240,8 +244,12 @@ void route_request(void *serve, struct http_conn *conn, const struct http_head *
     struct buf b;
     struct api_err e;
     buf_init(&b, 1 << 20);
-    if (p->small(s, h, &b, &e)) route_refuse(conn, &e);
-    else http_reply(conn, &(struct http_reply){.status = 200, .type = p->type ? p->type : "application/json", .body = buf_str(&b), .n = b.len});
+    if (p->small(s, h, &b, &e))
+        route_refuse(conn, &e);
+    else
+        http_reply(conn,
+                   &(struct http_reply){
+                       .status = 200, .type = p->type ? p->type : "application/json", .body = buf_str(&b), .n = b.len});
     buf_release(&b);
 }
 

@@ -36,11 +36,12 @@ static void on_tick(evutil_socket_t fd, short what, void *arg) {
     int total = st->pages_total;
     uint64_t cached = st->cached_tokens, prompt = st->prompt_tokens;
     double hits = (double)(cached - s->seen_cached), fresh = (double)(prompt - s->seen_prompt);
-    log_info("%d running, %d waiting; %.1f tokens/s generated, %.1f tokens/s of prompts computed; KV cache %.1f%% used, "
-             "%.1f%% of the prompts came from it",
-             (int)st->running, (int)st->waiting, rate(st->generated_tokens, &s->seen_made, seconds),
-             rate(prompt, &s->seen_prompt, seconds), total > 0 ? 100.0 * (int)st->pages_used / total : 0.0,
-             hits + fresh > 0 ? 100 * hits / (hits + fresh) : 0.0);
+    log_info(
+        "%d running, %d waiting; %.1f tokens/s generated, %.1f tokens/s of prompts computed; KV cache %.1f%% used, "
+        "%.1f%% of the prompts came from it",
+        (int)st->running, (int)st->waiting, rate(st->generated_tokens, &s->seen_made, seconds),
+        rate(prompt, &s->seen_prompt, seconds), total > 0 ? 100.0 * (int)st->pages_used / total : 0.0,
+        hits + fresh > 0 ? 100 * hits / (hits + fresh) : 0.0);
     s->seen_cached = cached;
     s->seen_steps = steps;
     s->seen_at = at;
@@ -100,8 +101,14 @@ static void set_limits(struct serve_limits *l) {
 }
 
 static struct http_limits http_limits_of(const struct serve_limits *l) {
-    return (struct http_limits){.body = l->body, .bodies = l->bodies, .unsent = l->unsent, .connections = l->connections,
-                                .head_s = l->head_s, .idle_s = l->idle_s, .gap_s = l->gap_s, .body_s = l->body_s,
+    return (struct http_limits){.body = l->body,
+                                .bodies = l->bodies,
+                                .unsent = l->unsent,
+                                .connections = l->connections,
+                                .head_s = l->head_s,
+                                .idle_s = l->idle_s,
+                                .gap_s = l->gap_s,
+                                .body_s = l->body_s,
                                 .write_s = l->write_s};
 }
 

@@ -6,9 +6,9 @@
  *   serve_stop(s)                 a signal handler: first drain, the second time end at once
  *   serve_close(s)                after serve_run has returned AND the scheduler thread has ended
  *
- * Threads: one I/O thread owns every connection and every call; text threads parse, render and tokenize large bodies, so
- * that streams do not stutter meanwhile. Answers go into the scheduler's hands as requests (flow/request.h) and nothing
- * else. SIGPIPE is ignored in the process from serve_open on.
+ * Threads: one I/O thread owns every connection and every call; text threads parse, render and tokenize large bodies,
+ * so that streams do not stutter meanwhile. Answers go into the scheduler's hands as requests (flow/request.h) and
+ * nothing else. SIGPIPE is ignored in the process from serve_open on.
  *
  * While draining new calls get 503, running ones finish; then serve_run returns. After the second serve_stop it returns
  * at once, and what was running is cancelled. */
@@ -20,25 +20,25 @@
 
 /* 0 in a member: the default in brackets. */
 struct serve_limits {
-    size_t body;      /* bytes of one request body [32 MiB] */
-    size_t bodies;    /* bytes of all bodies being received or waiting for a text thread [256 MiB] */
-    size_t unsent;    /* bytes of one stream its client may lag behind [4 MiB] */
-    int connections;  /* [4096] */
-    int max_waiting;  /* requests that wait for their first token; above: 429 [1024] */
-    int head_s;       /* for a request's head to arrive [10] */
-    int idle_s;       /* for a kept connection between requests [75] */
-    int gap_s;        /* between two pieces of a body [30] */
-    int body_s;       /* for a whole body [300] */
-    int write_s;      /* for a client to take something of what waits for it [30] */
+    size_t body;     /* bytes of one request body [32 MiB] */
+    size_t bodies;   /* bytes of all bodies being received or waiting for a text thread [256 MiB] */
+    size_t unsent;   /* bytes of one stream its client may lag behind [4 MiB] */
+    int connections; /* [4096] */
+    int max_waiting; /* requests that wait for their first token; above: 429 [1024] */
+    int head_s;      /* for a request's head to arrive [10] */
+    int idle_s;      /* for a kept connection between requests [75] */
+    int gap_s;       /* between two pieces of a body [30] */
+    int body_s;      /* for a whole body [300] */
+    int write_s;     /* for a client to take something of what waits for it [30] */
 };
 
 struct serve_args {
-    const char *host; /* an address or a name of this machine */
-    int port;         /* 0: any free one, see serve_port */
-    const char *api_key; /* NULL: everyone may call */
-    const char *version; /* for /version */
-    int text_threads;    /* 0: 1 */
-    int log_every_s;     /* a line with throughput, when something happened; 0: 10; below 0: never */
+    const char *host;          /* an address or a name of this machine */
+    int port;                  /* 0: any free one, see serve_port */
+    const char *api_key;       /* NULL: everyone may call */
+    const char *version;       /* for /version */
+    int text_threads;          /* 0: 1 */
+    int log_every_s;           /* a line with throughput, when something happened; 0: 10; below 0: never */
     const struct stats *stats; /* what the scheduler publishes; NULL: no log line */
     struct serve_limits limits;
 };

@@ -1,4 +1,5 @@
-/* serve_int.h: what the files of the HTTP front end share. Everything belongs to the I/O thread unless it says otherwise. */
+/* serve_int.h: what the files of the HTTP front end share. Everything belongs to the I/O thread unless it says
+ * otherwise. */
 #ifndef MINISGL_SERVE_SERVE_INT_H
 #define MINISGL_SERVE_SERVE_INT_H
 #include "serve/http.h"
@@ -15,8 +16,8 @@ struct call {
     struct serve *serve;
     struct call *next, **at;
     struct http_conn *conn; /* NULL: the client is gone, or has its whole answer */
-    enum route route;   /* 0: no API call, but a client that waits for the cache to be flushed */
-    uint64_t flush;     /* its number (flow/mail.h) */
+    enum route route;       /* 0: no API call, but a client that waits for the cache to be flushed */
+    uint64_t flush;         /* its number (flow/mail.h) */
     char *body;
     size_t body_n;
     struct api_err err; /* status != 0: refused while it was prepared */
@@ -57,14 +58,15 @@ struct serve {
     int stop_fd;
     int stops; /* serve_stop calls seen */
     struct call *calls;
-    int waiting;        /* calls being prepared and choices without a token */
-    int flushing;       /* calls that wait for the cache to be flushed */
-    size_t pool_bytes;  /* bodies in the pool */
-    struct buf out;     /* being written; empty between uses */
+    int waiting;       /* calls being prepared and choices without a token */
+    int flushing;      /* calls that wait for the cache to be flushed */
+    size_t pool_bytes; /* bodies in the pool */
+    struct buf out;    /* being written; empty between uses */
     uint64_t seen_steps, seen_prompt, seen_cached, seen_made;
     uint64_t seen_at;
     struct metrics metrics;
-    uint64_t replies[N_PATHS + 1][HTTP_OTHER + 1][6]; /* by path (the last: no known one), method, hundreds of the status */
+    uint64_t replies[N_PATHS + 1][HTTP_OTHER + 1]
+                    [6]; /* by path (the last: no known one), method, hundreds of the status */
 };
 
 /* calls.c */
@@ -74,8 +76,8 @@ void call_prepare(struct call *c, struct words_tmp *tmp); /* any thread: body to
 void calls_prepared(struct serve *s);                     /* the pool has finished some */
 void calls_news(struct serve *s);                         /* the outbox has news */
 void call_gone(void *serve, void *call);
-void calls_abandon(struct serve *s);                      /* cancel all */
-void calls_free(struct serve *s);                         /* the scheduler has ended */
+void calls_abandon(struct serve *s); /* cancel all */
+void calls_free(struct serve *s);    /* the scheduler has ended */
 
 /* routes.c */
 int route_head(void *serve, struct http_conn *conn, const struct http_head *h);

@@ -23,8 +23,8 @@ struct words_tmp {
 
 struct words *words_new(const struct tokenizer *tokenizer, const struct chat_template *chat_template) {
     struct words *w = mem_zalloc(1, sizeof *w);
-    *w = (struct words){.tokenizer = tokenizer, .chat_template = chat_template,
-                        .longest = tokenizer_longest_token_bytes(tokenizer)};
+    *w = (struct words){
+        .tokenizer = tokenizer, .chat_template = chat_template, .longest = tokenizer_longest_token_bytes(tokenizer)};
     return w;
 }
 
@@ -100,7 +100,8 @@ static int encode_rendered(const struct words *w, struct words_tmp *t, const str
 
 int words_chat(const struct words *w, struct words_tmp *t, const struct params *p, size_t max_ids, struct ids *out,
                struct api_err *e) {
-    struct message_rules rules = {.max_messages = max_ids, .max_bytes = SIZE_MAX,
+    struct message_rules rules = {.max_messages = max_ids,
+                                  .max_bytes = SIZE_MAX,
                                   .developer = chat_template_mentions(w->chat_template, "developer")};
     if (!size_mul(max_ids, w->longest, &rules.max_bytes)) rules.max_bytes = SIZE_MAX;
     json_t *m = messages_read(p->messages, &rules, e);
@@ -120,8 +121,10 @@ bool words_has_template(const struct words *w) { return chat_template_found(w->c
 /* ---- to text ---- */
 
 void words_token(const struct words *w, int32_t id, struct buf *out) {
-    if (tokenizer_is_special(w->tokenizer, id)) tokenizer_token_name(w->tokenizer, id, out);
-    else tokenizer_token_bytes(w->tokenizer, id, out);
+    if (tokenizer_is_special(w->tokenizer, id))
+        tokenizer_token_name(w->tokenizer, id, out);
+    else
+        tokenizer_token_bytes(w->tokenizer, id, out);
 }
 
 void words_decode(const struct words *w, const int32_t *ids, size_t n, struct buf *out) {

@@ -45,8 +45,8 @@ void words_decode(const struct words *w, const int32_t *ids, size_t n, struct bu
 struct words_out;
 struct words_out *words_out_new(const struct words *w, const struct params *p); /* p must outlive it */
 void words_out_free(struct words_out *o);
-/* Add a token; appends what is certain of the text. Returns the number of the stop string that is complete now (the text
- * ends there), or -1. */
+/* Add a token; appends what is certain of the text. Returns the number of the stop string that is complete now (the
+ * text ends there), or -1. */
 int words_out_push(struct words_out *o, int32_t id, struct buf *text);
 /* The end came without a stop string: append what was held back. Same return: the very end may complete one. */
 int words_out_end(struct words_out *o, struct buf *text);

@@ -78,9 +78,12 @@ static void rig_step(struct rig *g, struct request *r) {
         if (r->out_logprobs) rig_logprobs(r, i);
         r->n_cached = r->n_prompt / 2;
         r->n_out++;
-        if (rig_is_stop(r, id)) r->finish = FINISH_STOP, r->stop_id = id;
-        else if (r->n_out == r->max_tokens) r->finish = FINISH_LENGTH;
-    } else return;
+        if (rig_is_stop(r, id))
+            r->finish = FINISH_STOP, r->stop_id = id;
+        else if (r->n_out == r->max_tokens)
+            r->finish = FINISH_LENGTH;
+    } else
+        return;
     outbox_post(r->outbox, r);
 }
 
@@ -103,8 +106,10 @@ static void *rig_schedule(void *arg) {
             outbox_lock(box);
             rig_step(g, all[i]);
             bool over = all[i]->finish != FINISH_NONE;
-            if (over) all[i] = all[--n];
-            else i++;
+            if (over)
+                all[i] = all[--n];
+            else
+                i++;
             g->live = n;
             outbox_unlock(box);
         }
@@ -146,10 +151,16 @@ static struct rig *rig_open_unready(const struct serve_args *base) {
     g->tokenizer = tokenizer_bytes(RIG_VOCAB);
     g->chat_template = rig_template();
     g->words = words_new(g->tokenizer, g->chat_template);
-    g->front = (struct front){.inbox = &g->inbox, .words = g->words,
-                              .env = {.n_vocab = RIG_VOCAB, .max_model_len = RIG_CONTEXT, .names = rig_names, .alias = "/models/echo",
-                                      .temperature = 1, .top_p = 1},
-                              .eos = rig_eos, .n_eos = 1};
+    g->front = (struct front){.inbox = &g->inbox,
+                              .words = g->words,
+                              .env = {.n_vocab = RIG_VOCAB,
+                                      .max_model_len = RIG_CONTEXT,
+                                      .names = rig_names,
+                                      .alias = "/models/echo",
+                                      .temperature = 1,
+                                      .top_p = 1},
+                              .eos = rig_eos,
+                              .n_eos = 1};
     if (!a.host) a.host = "127.0.0.1";
     a.version = "test";
     g->serve = serve_open(&a, &e);
@@ -197,7 +208,8 @@ static bool rig_settle(struct rig *g, int n) {
 
 static int rig_connect(const struct rig *g) {
     int fd = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)g->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)g->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct timeval tv = {.tv_sec = 20};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
@@ -296,7 +308,8 @@ static void answer_read(struct answer *a, int fd, bool head_only) {
         a->status = atoi(a->head.data + 9);
     } while (a->status == 100);
     a->chunked = answer_header(a, "transfer-encoding", v, sizeof v) != NULL;
-    if (a->chunked) answer_chunks(a, fd);
+    if (a->chunked)
+        answer_chunks(a, fd);
     else if (answer_header(a, "content-length", v, sizeof v) && !head_only) {
         size_t n = strtoul(v, NULL, 10);
         while (a->raw.len < n)
@@ -304,15 +317,18 @@ static void answer_read(struct answer *a, int fd, bool head_only) {
         buf_add(&a->body, buf_str(&a->raw), n);
         if (n) answer_use(a, n);
     } else if (!head_only) {
-        while (answer_more(a, fd)) {}
+        while (answer_more(a, fd)) {
+        }
         buf_add(&a->body, buf_str(&a->raw), a->raw.len);
     }
 }
 
 static void rig_send_post(int fd, const char *path, const char *body, size_t n) {
     char head[256];
-    int k = snprintf(head, sizeof head, "POST %s HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
-                                        "Content-Length: %zu\r\n\r\n", path, n);
+    int k = snprintf(head, sizeof head,
+                     "POST %s HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+                     "Content-Length: %zu\r\n\r\n",
+                     path, n);
     rig_send(fd, head, (size_t)k);
     rig_send(fd, body, n);
 }
@@ -345,7 +361,8 @@ static int rig_raw(struct rig *g, const char *p, size_t n, bool *closed) {
         json_decref(j);
     }
     if (closed) {
-        while (!a.closed && answer_more(&a, fd)) {}
+        while (!a.closed && answer_more(&a, fd)) {
+        }
         *closed = a.closed;
     }
     int status = a.status;

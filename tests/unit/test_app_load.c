@@ -1,6 +1,7 @@
-/* test_app_load.c: the whole program in one process, from sockets to kernels: 200 concurrent streams, clients that leave, a pool
- * so small that requests are put back, the cache flushed and figures read meanwhile, and a drain in the middle of it all.
- * Every text that ends must be what the request gets alone. Made for the thread sanitizer; the model is a few random weights. */
+/* test_app_load.c: the whole program in one process, from sockets to kernels: 200 concurrent streams, clients that
+ * leave, a pool so small that requests are put back, the cache flushed and figures read meanwhile, and a drain in the
+ * middle of it all. Every text that ends must be what the request gets alone. Made for the thread sanitizer; the model
+ * is a few random weights. */
 #include "serve_rig.h"
 
 #include "app.h"
@@ -39,11 +40,14 @@ static void whole_open(struct whole *w, const char *const *more, int n_more) {
     assert_non_null(f);
     fputs(config, f);
     fclose(f);
-    char *argv[32] = {"minisgl", "--model", w->dir, "--dummy-weight", "--threads", "2", "--host", "127.0.0.1", "--port", "0"};
+    char *argv[32] = {"minisgl", "--model", w->dir,      "--dummy-weight", "--threads",
+                      "2",       "--host",  "127.0.0.1", "--port",         "0"};
     int argc = 10;
     for (int i = 0; i < n_more; i++) argv[argc++] = (char *)(uintptr_t)more[i];
     if (options_parse(&o, CMD_SERVE, argc, argv, &e)) fail_msg("%s", e.text);
-    w->serve = serve_open(&(struct serve_args){.host = o.host, .port = 0, .version = "test", .stats = &w->app.stats, .log_every_s = -1}, &e);
+    w->serve = serve_open(
+        &(struct serve_args){.host = o.host, .port = 0, .version = "test", .stats = &w->app.stats, .log_every_s = -1},
+        &e);
     assert_non_null(w->serve);
     w->rig.port = serve_port(w->serve);
     pthread_create(&w->io, NULL, rig_io, w->serve);
@@ -74,10 +78,11 @@ struct client {
 };
 
 static int body_of(int prompt, char *out, size_t n) {
-    return snprintf(out, n, "{\"prompt\":\"%s prompt of number %d and something behind it\",\"max_tokens\":%d,\"stream\":true,"
-                            "\"ignore_eos\":true,\"temperature\":%d,\"seed\":%d}",
-                    prompt % 3 ? "A shared beginning that is some pages long, so that it is cached, and then a" : "A", prompt,
-                    TOKENS + prompt, prompt & 1, prompt);
+    return snprintf(out, n,
+                    "{\"prompt\":\"%s prompt of number %d and something behind it\",\"max_tokens\":%d,\"stream\":true,"
+                    "\"ignore_eos\":true,\"temperature\":%d,\"seed\":%d}",
+                    prompt % 3 ? "A shared beginning that is some pages long, so that it is cached, and then a" : "A",
+                    prompt, TOKENS + prompt, prompt & 1, prompt);
 }
 
 /* The ids of all events that are complete. */
@@ -106,9 +111,11 @@ static void *client_run(void *arg) {
     answer_init(&a);
     if (fd >= 0) {
         rig_send_post(fd, "/generate", body, (size_t)n);
-        if (c->leave_after < 0) answer_read(&a, fd, false);
+        if (c->leave_after < 0)
+            answer_read(&a, fd, false);
         else
-            while (a.raw.len < (size_t)c->leave_after && !strstr(buf_str(&a.raw), "[DONE]") && answer_more(&a, fd)) {}
+            while (a.raw.len < (size_t)c->leave_after && !strstr(buf_str(&a.raw), "[DONE]") && answer_more(&a, fd)) {
+            }
         close(fd);
     }
     c->status = a.status;
@@ -171,7 +178,8 @@ static void many(const char *const *options, int n_options, bool drain) {
         ended += c[i].ended;
         if (c[i].ended) assert_string_equal(c[i].ids, want);
         if (c[i].leave_after < 0 && !drain) assert_true(c[i].ended);
-        if (c[i].leave_after < 0 && c[i].status == 200) assert_true(c[i].ended); /* accepted is answered, drain or not */
+        if (c[i].leave_after < 0 && c[i].status == 200)
+            assert_true(c[i].ended); /* accepted is answered, drain or not */
         free(c[i].ids);
     }
     assert_true(ended > (drain ? 0 : CLIENTS / 2));
@@ -185,8 +193,9 @@ static void many(const char *const *options, int n_options, bool drain) {
 
 static void two_hundred_streams(void **state) {
     (void)state;
-    many((const char *const[]){"--page-size", "4", "--num-pages", "257", "--overlap", "on", "--max-running-requests", "64",
-                               "--max-seq-len-override", "256"}, 10, false);
+    many((const char *const[]){"--page-size", "4", "--num-pages", "257", "--overlap", "on", "--max-running-requests",
+                               "64", "--max-seq-len-override", "256"},
+         10, false);
 }
 
 static void two_hundred_streams_and_a_drain(void **state) {

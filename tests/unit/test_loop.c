@@ -78,8 +78,14 @@ struct rig {
 
 static struct rig *rig_new(bool overlap) {
     struct rig *t = calloc(1, sizeof *t);
-    struct sched_args a = {.max_running = 8, .max_prefill = 64, .max_len = CONTEXT, .page_size = 4, .n_pages = 1024,
-                           .policy = sched_policy("fcfs"), .radix = true, .stats = &t->stats};
+    struct sched_args a = {.max_running = 8,
+                           .max_prefill = 64,
+                           .max_len = CONTEXT,
+                           .page_size = 4,
+                           .n_pages = 1024,
+                           .policy = sched_policy("fcfs"),
+                           .radix = true,
+                           .stats = &t->stats};
     struct batch_limits lim = sched_limits(&a);
     inbox_init(&t->inbox);
     assert_int_equal(outbox_init(&t->box), 0);
@@ -93,8 +99,12 @@ static struct rig *rig_new(bool overlap) {
 
 static struct request *ask(struct rig *t, int32_t n_prompt, int32_t max_tokens) {
     struct request *r = &t->req[t->n_req];
-    *r = (struct request){.id = (uint64_t)t->n_req, .prompt = t->prompt, .n_prompt = n_prompt, .max_tokens = max_tokens,
-                          .outbox = &t->box, .out_tokens = t->out[t->n_req]};
+    *r = (struct request){.id = (uint64_t)t->n_req,
+                          .prompt = t->prompt,
+                          .n_prompt = n_prompt,
+                          .max_tokens = max_tokens,
+                          .outbox = &t->box,
+                          .out_tokens = t->out[t->n_req]};
     t->n_req++;
     assert_true(inbox_push(&t->inbox, r));
     return r;
@@ -120,8 +130,8 @@ static void rig_free(struct rig *t) {
 
 /* ---- tests ---- */
 
-/* One prompt step and nine decodes. What step s - 2 (without overlap s - 1) made has left when s is launched: nothing waits for
- * a launch. */
+/* One prompt step and nine decodes. What step s - 2 (without overlap s - 1) made has left when s is launched: nothing
+ * waits for a launch. */
 static void left_in_time(struct engine *g, int step) {
     struct rig *t = g->of_test;
     int32_t done = step - (t->loop.overlap ? 1 : 0);
@@ -170,7 +180,8 @@ static void one_step_in_vain(void **state) {
     }
 }
 
-/* A flush asked for while a request runs and right behind its cancel: it is done in one step, and that request's pages go too. */
+/* A flush asked for while a request runs and right behind its cancel: it is done in one step, and that request's pages
+ * go too. */
 static void cancel_and_flush(struct engine *g, int step) {
     struct rig *t = g->of_test;
     if (step != 5) return;
@@ -243,10 +254,8 @@ static void ends_when_closed_late(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(order_of_steps),
-        cmocka_unit_test(one_step_in_vain),
-        cmocka_unit_test(flush_behind_a_cancel),
-        cmocka_unit_test(flush_beside_a_running_one),
+        cmocka_unit_test(order_of_steps),        cmocka_unit_test(one_step_in_vain),
+        cmocka_unit_test(flush_behind_a_cancel), cmocka_unit_test(flush_beside_a_running_one),
         cmocka_unit_test(ends_when_closed_late),
     };
     return cmocka_run_group_tests_name("loop", tests, NULL, NULL);

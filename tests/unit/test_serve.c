@@ -45,7 +45,8 @@ static json_t *events(const char *path, const char *body) {
         assert_non_null(end);
         assert_memory_equal(p, "data: ", 6);
         assert_false(done);
-        if (!strncmp(p + 6, "[DONE]", 6)) done = true;
+        if (!strncmp(p + 6, "[DONE]", 6))
+            done = true;
         else {
             json_t *j = json_loadb(p + 6, (size_t)(end - p - 6), 0, NULL);
             assert_non_null(j);
@@ -60,8 +61,9 @@ static json_t *events(const char *path, const char *body) {
 
 static void chat_whole(void **state) {
     (void)state;
-    json_t *j = call("/v1/chat/completions", "{\"model\":\"echo\",\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],"
-                                             "\"max_tokens\":7}");
+    json_t *j =
+        call("/v1/chat/completions", "{\"model\":\"echo\",\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],"
+                                     "\"max_tokens\":7}");
     assert_int_equal(strncmp(str(j, "id"), "chatcmpl-", 9), 0);
     assert_int_equal(strlen(str(j, "id")), 9 + 32);
     assert_string_equal(str(j, "object"), "chat.completion");
@@ -251,7 +253,8 @@ static void one_connection_many_requests(void **state) {
     int fd = rig_connect(rig);
     answer_init(&a);
     for (int i = 0; i < 3; i++) { /* one after the other */
-        const char *body = i == 1 ? "{\"prompt\":\"x\",\"max_tokens\":2,\"stream\":true}" : "{\"prompt\":\"x\",\"max_tokens\":2}";
+        const char *body =
+            i == 1 ? "{\"prompt\":\"x\",\"max_tokens\":2,\"stream\":true}" : "{\"prompt\":\"x\",\"max_tokens\":2}";
         rig_send_post(fd, "/v1/completions", body, strlen(body));
         answer_read(&a, fd, false);
         assert_int_equal(a.status, 200);

@@ -89,10 +89,12 @@ static void framing(void **state) {
         {POST "Content-Length: 0\r\n\r\n", 400, true},
         {POST "Content-Length: 15\r\nExpect: 200-ok\r\n\r\n" GOOD, 417, false},
         {POST "Content-Length: 15\r\nContent-Encoding: gzip\r\n\r\n" GOOD, 415, false},
-        {"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Type: text/plain\r\nContent-Length: 15\r\n\r\n" GOOD, 415, false},
-        {"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 15\r\n\r\n" GOOD, 415, false},
-        {"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Type: application/jsonx\r\nContent-Length: 15\r\n\r\n" GOOD, 415,
+        {"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Type: text/plain\r\nContent-Length: 15\r\n\r\n" GOOD, 415,
          false},
+        {"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 15\r\n\r\n" GOOD, 415, false},
+        {"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Type: application/jsonx\r\nContent-Length: "
+         "15\r\n\r\n" GOOD,
+         415, false},
         {"POST /v1/completions HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400, false},
         {"POST /nowhere HTTP/1.1\r\nHost: t\r\nContent-Length: 15\r\n\r\n" GOOD, 404, false},
         {"PUT /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 15\r\n\r\n" GOOD, 405, false},
@@ -101,9 +103,11 @@ static void framing(void **state) {
         {POST "Content-Length: 15\r\n\r\n" GOOD, 200, true},
         {POST "Content-Length: 15\r\nExpect: 100-continue\r\n\r\n" GOOD, 200, true},
         {POST "content-length:15\r\nConnection: close\r\n\r\n" GOOD, 200, false},
-        {POST "Transfer-Encoding: Chunked\r\n\r\n5;a=b\r\n{\"pro\r\nA\r\nmpt\":\"ab\"}\r\n0\r\nX: y\r\n\r\n", 200, true},
-        {"POST /v1/completions HTTP/1.0\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 15\r\n\r\n" GOOD, 200,
-         false},
+        {POST "Transfer-Encoding: Chunked\r\n\r\n5;a=b\r\n{\"pro\r\nA\r\nmpt\":\"ab\"}\r\n0\r\nX: y\r\n\r\n", 200,
+         true},
+        {"POST /v1/completions HTTP/1.0\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: "
+         "15\r\n\r\n" GOOD,
+         200, false},
         {"GET http://t/health HTTP/1.1\r\nHost: t\r\nX:\r\nX-Request-Id: a\tb\r\n\r\n", 200, true},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -138,7 +142,8 @@ static void sizes(void **state) {
     assert_int_equal(long_one("GET /", 'a', 8200, " HTTP/1.1\r\nHost: t\r\n\r\n"), 414);
     assert_int_equal(long_one("GET /health?", 'a', 1 << 20, " HTTP/1.1\r\nHost: t\r\n\r\n"), 414);
     assert_int_equal(long_one("GET /health HTTP/1.1\r\nHost: t\r\nX: ", 'a', 8200, "\r\n\r\n"), 431);
-    assert_int_equal(long_one("GET /health HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer ", 'a', 1 << 20, "\r\n\r\n"), 431);
+    assert_int_equal(long_one("GET /health HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer ", 'a', 1 << 20, "\r\n\r\n"),
+                     431);
     assert_int_equal(long_one(POST "Transfer-Encoding: chunked\r\n\r\n1;", 'a', 300, "\r\nx\r\n0\r\n\r\n"), 400);
     assert_int_equal(long_one(POST "Transfer-Encoding: chunked\r\n\r\n0\r\nX: ", 'a', 9000, "\r\n\r\n"), 431);
     struct buf b;
@@ -391,14 +396,17 @@ static const struct bad bodies[] = {
     {CHAT, MSG("[{\"role\":\"user\",\"content\":[\"x\"]}]"), 400, "messages"},
     {CHAT, MSG("[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]"), 400, "messages"},
     {CHAT, MSG("[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":5}]}]"), 400, "messages"},
-    {CHAT, MSG("[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":\"http://x\"}}]}]"), 400, "messages"},
+    {CHAT, MSG("[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":\"http://x\"}}]}]"),
+     400, "messages"},
     {CHAT, MSG("[{\"role\":\"user\",\"content\":[{\"type\":\"input_audio\"}]}]"), 400, "messages"},
     {CHAT, MSG("[{\"role\":\"assistant\",\"content\":null}]"), 400, "messages"},
     {CHAT, MSG("[{\"role\":\"tool\",\"content\":\"x\"}]"), 400, "messages"},
     {CHAT, MSG("[{\"role\":\"assistant\",\"tool_calls\":[5]}]"), 400, "messages"},
     {CHAT, MSG("[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{}}]}]"), 400, "messages"},
     {CHAT, MSG("[{\"role\":\"assistant\",\"content\":\"x\",\"tool_calls\":{}}]"), 400, "messages"},
-    {CHAT, MSG("[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"text\",\"text\":\"b\"}]}]"), 200, NULL},
+    {CHAT,
+     MSG("[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"text\",\"text\":\"b\"}]}]"),
+     200, NULL},
     {CHAT, MSG("[{\"role\":\"developer\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"a\\u0000\"}]"), 200, NULL},
     {CHAT, M("\"logprobs\":5"), 400, "logprobs"},
     {CHAT, M("\"top_logprobs\":2"), 400, "top_logprobs"},
@@ -409,7 +417,9 @@ static const struct bad bodies[] = {
     {CHAT, M("\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]"), 400, "tools"},
     {CHAT, M("\"tools\":5"), 400, "tools"},
     {CHAT, M("\"tools\":[],\"tool_choice\":\"auto\",\"max_tokens\":1"), 200, NULL},
-    {CHAT, M("\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],\"tool_choice\":\"none\",\"max_tokens\":1"), 200, NULL},
+    {CHAT,
+     M("\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],\"tool_choice\":\"none\",\"max_tokens\":1"),
+     200, NULL},
     {CHAT, M("\"tool_choice\":\"required\""), 400, "tool_choice"},
     {CHAT, M("\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"f\"}}"), 400, "tool_choice"},
     {CHAT, M("\"functions\":[{}]"), 400, "functions"},
@@ -503,9 +513,10 @@ static void costly_bodies(void **state) {
     check_many(C, "{\"max_tokens\":1,\"prompt\":[", "\"a\"", 1024, "]}", 200, NULL);
     check_many(C, "{\"max_tokens\":1,\"prompt\":[", "\"a\"", 1025, "]}", 400, "prompt");
     check_many(C, "{\"max_tokens\":1,\"n\":2,\"prompt\":[", "\"a\"", 513, "]}", 400, "n");
-    check_many(CHAT, "{\"max_tokens\":1,\"messages\":[", "{\"role\":\"user\",\"content\":\"\"}", 100000, "]}", 400, "messages");
-    check_many(CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"chat_template_kwargs\":{", "\"a\":1", 2, "}}", 400,
-               NULL);
+    check_many(CHAT, "{\"max_tokens\":1,\"messages\":[", "{\"role\":\"user\",\"content\":\"\"}", 100000, "]}", 400,
+               "messages");
+    check_many(CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"chat_template_kwargs\":{", "\"a\":1", 2,
+               "}}", 400, NULL);
 }
 
 /* ---- C20: every field of the table with every wrong type, on each route ---- */
@@ -541,8 +552,24 @@ static int status_of(const char *path, const char *body, struct answer *a) {
 
 static void every_field_of_every_type(void **state) {
     (void)state;
-    static const char *const values[] = {"null", "\"\"", "[]", "{}", "true", "false", "0", "-1", "0.5", "1e300", "9223372036854775807",
-                                         "\"x\"", "\"\\u0000\"", "[null]", "[[]]", "[{}]", "{\"type\":null}", "{\"x\":[1]}"};
+    static const char *const values[] = {"null",
+                                         "\"\"",
+                                         "[]",
+                                         "{}",
+                                         "true",
+                                         "false",
+                                         "0",
+                                         "-1",
+                                         "0.5",
+                                         "1e300",
+                                         "9223372036854775807",
+                                         "\"x\"",
+                                         "\"\\u0000\"",
+                                         "[null]",
+                                         "[[]]",
+                                         "[{}]",
+                                         "{\"type\":null}",
+                                         "{\"x\":[1]}"};
     static const struct {
         const char *path, *start;
     } routes[] = {{C, "{\"prompt\":\"ab\",\"max_tokens\":1"},
@@ -551,20 +578,26 @@ static void every_field_of_every_type(void **state) {
     json_t *names = field_names(), *name;
     size_t i;
     int n[600] = {0};
-    json_array_foreach(names, i, name) for (size_t r = 0; r < 3; r++) for (size_t v = 0; v < sizeof values / sizeof *values; v++) {
+    json_array_foreach(names, i, name) for (size_t r = 0; r < 3; r++) for (size_t v = 0;
+                                                                           v < sizeof values / sizeof *values; v++) {
         const char *field = json_string_value(name), *start = routes[r].start;
         char mine[80], body[400];
         snprintf(mine, sizeof mine, "\"%s\":", field);
         bool needed = strstr(start, mine) != NULL; /* given by the start already: replace it */
-        if (needed && !strcmp(field, "max_tokens")) start = "{\"prompt\":\"ab\"";
-        else if (needed && !strcmp(field, "max_completion_tokens")) start = "{\"messages\":[{\"role\":\"user\",\"content\":\"ab\"}],\"max_tokens\":1";
-        else if (needed) start = "{\"max_tokens\":1";
+        if (needed && !strcmp(field, "max_tokens"))
+            start = "{\"prompt\":\"ab\"";
+        else if (needed && !strcmp(field, "max_completion_tokens"))
+            start = "{\"messages\":[{\"role\":\"user\",\"content\":\"ab\"}],\"max_tokens\":1";
+        else if (needed)
+            start = "{\"max_tokens\":1";
         snprintf(body, sizeof body, "%s,\"%s\":%s}", start, field, values[v]);
         struct answer a;
         int status = status_of(routes[r].path, body, &a);
-        bool absent = !strcmp(values[v], "null"), may = !(needed && (!strcmp(field, "prompt") || !strcmp(field, "messages")));
+        bool absent = !strcmp(values[v], "null"),
+             may = !(needed && (!strcmp(field, "prompt") || !strcmp(field, "messages")));
         if (status != 200 && status != 400 && status != 404) fail_msg("%s %s: %d", routes[r].path, body, status);
-        if (absent && may && status != 200) fail_msg("%s %s: null is not as absent: %s", routes[r].path, body, buf_str(&a.body));
+        if (absent && may && status != 200)
+            fail_msg("%s %s: null is not as absent: %s", routes[r].path, body, buf_str(&a.body));
         n[status]++;
         answer_release(&a);
     }
@@ -587,8 +620,9 @@ static void heads_and_trailers(void **state) {
     assert_int_equal(rig_raw(rig, b.data, b.len, NULL), 431);
     rig_probe(rig);
     /* a client's id is not sent back: it can put nothing into our head */
-    static const char own[] = "POST " C " HTTP/1.1\r\nHost: t\r\nX-Request-Id: mine%0d%0aSet-Cookie: x\r\nContent-Type: application/json\r\n"
-                              "Content-Length: 15\r\n\r\n" GOOD;
+    static const char own[] =
+        "POST " C " HTTP/1.1\r\nHost: t\r\nX-Request-Id: mine%0d%0aSet-Cookie: x\r\nContent-Type: application/json\r\n"
+        "Content-Length: 15\r\n\r\n" GOOD;
     int fd = rig_connect(rig);
     answer_init(&a);
     rig_send(fd, own, sizeof own - 1);
@@ -612,8 +646,15 @@ static void heads_and_trailers(void **state) {
 static void errors_tell_nothing_of_the_machine(void **state) {
     (void)state;
     static const char *const inner[] = {"0x7f", "0x55", "/tmp", "/home", ".c:", "src/", "jansson", "(nil)", "%s"};
-    static const char *const ask[] = {"{", "{\"prompt\":\"a\",\"model\":\"x\"}", "{\"prompt\":5}", "{\"prompt\":[1e9]}", "{\"prompt\":\"\xff\"}",
-                                      "{\"prompt\":\"a\",\"max_tokens\":99999}", "{\"prompt\":\"a\",\"temperature\":9}", "[]", ""};
+    static const char *const ask[] = {"{",
+                                      "{\"prompt\":\"a\",\"model\":\"x\"}",
+                                      "{\"prompt\":5}",
+                                      "{\"prompt\":[1e9]}",
+                                      "{\"prompt\":\"\xff\"}",
+                                      "{\"prompt\":\"a\",\"max_tokens\":99999}",
+                                      "{\"prompt\":\"a\",\"temperature\":9}",
+                                      "[]",
+                                      ""};
     for (size_t i = 0; i < sizeof ask / sizeof *ask; i++) {
         struct answer a;
         assert_true(status_of(C, ask[i], &a) >= 400);

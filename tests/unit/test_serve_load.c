@@ -53,9 +53,11 @@ static void *client_run(void *arg) {
         answer_read(&a, fd, false);
         if (round == 1) {
             json_t *j = json_loads(buf_str(&a.body), 0, NULL);
-            buf_adds(&text, json_string_value(json_object_get(json_array_get(json_object_get(j, "choices"), 0), "text")));
+            buf_adds(&text,
+                     json_string_value(json_object_get(json_array_get(json_object_get(j, "choices"), 0), "text")));
             json_decref(j);
-        } else stream_text(&a, &text);
+        } else
+            stream_text(&a, &text);
         c->right = a.status == 200 && text.len == (size_t)made;
         for (size_t i = 0; i < text.len && c->right; i++) c->right = text.data[i] == word[i % (size_t)n];
         buf_release(&text);
@@ -97,7 +99,12 @@ static void clients_that_leave(void **state) {
             switch (stage) {
             case 0: break; /* said nothing */
             case 1: rig_send(fd, "POST /v1/comp", 13); break;
-            case 2: rig_send(fd, "POST " C " HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{", 91); break;
+            case 2:
+                rig_send(fd,
+                         "POST " C
+                         " HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{",
+                         91);
+                break;
             case 3: post(fd, C, ENDLESS); break; /* before the first token */
             case 4: post(fd, C, "{\"prompt\":[\"a\",\"b\"],\"n\":3,\"max_tokens\":4000}"); break;
             case 5: /* while it streams */
@@ -110,16 +117,22 @@ static void clients_that_leave(void **state) {
                 post(fd, C, ENDLESS);
                 break;
             }
-            if (stage >= 3) assert_true(rig_settle(g, stage == 4 ? 6 : 1));
-            else usleep(2000);
-            if (how == 0) close(fd);
-            else if (how == 1) reset(fd);
-            else shutdown(fd, SHUT_WR);
+            if (stage >= 3)
+                assert_true(rig_settle(g, stage == 4 ? 6 : 1));
+            else
+                usleep(2000);
+            if (how == 0)
+                close(fd);
+            else if (how == 1)
+                reset(fd);
+            else
+                shutdown(fd, SHUT_WR);
             assert_true(rig_settle(g, 0));
             if (stage >= 3) assert_int_equal(g->cancelled - before, stage == 4 ? 6 : 1);
             g->hold = false;
             if (how == 2) {
-                while (answer_more(&a, fd)) {} /* the server closes its side too */
+                while (answer_more(&a, fd)) {
+                } /* the server closes its side too */
                 close(fd);
             }
             answer_release(&a);
@@ -141,8 +154,10 @@ static void clients_that_leave_large_bodies(void **state) {
     for (int i = 0; i < 50; i++) {
         int fd = rig_connect(g);
         rig_send_post(fd, C, b.data, b.len);
-        if (i % 2) reset(fd);
-        else close(fd);
+        if (i % 2)
+            reset(fd);
+        else
+            close(fd);
     }
     struct answer a;
     rig_call(g, C, b.data, b.len, &a);
@@ -210,7 +225,8 @@ static void a_slow_reader_is_dropped(void **state) {
     for (int i = 0; i < 20; i++) rig_probe(g); /* the others have their answers meanwhile */
     assert_true(rig_settle(g, 0));
     assert_true(g->cancelled > 0);
-    while (answer_more(&a, fd)) {}
+    while (answer_more(&a, fd)) {
+    }
     answer_release(&a);
     close(fd);
     rig_probe(g);
@@ -387,8 +403,9 @@ static void drain(void **state) {
     for (int i = 0; i < 16; i++) {
         fds[i] = rig_connect(g);
         answer_init(&a[i]);
-        post(fds[i], C, i % 2 ? "{\"prompt\":\"drain \",\"max_tokens\":600,\"stream\":true}"
-                              : "{\"prompt\":\"drain \",\"max_tokens\":600}");
+        post(fds[i], C,
+             i % 2 ? "{\"prompt\":\"drain \",\"max_tokens\":600,\"stream\":true}"
+                   : "{\"prompt\":\"drain \",\"max_tokens\":600}");
     }
     assert_true(rig_settle(g, 16));
     serve_stop(g->serve);
@@ -404,8 +421,10 @@ static void drain(void **state) {
         buf_init(&text, 1 << 20);
         if (i % 2) stream_text(&a[i], &text);
         if (i % 2) assert_int_equal(text.len, 600);
-        if (i % 2) assert_non_null(strstr(a[i].body.data, "data: [DONE]"));
-        else assert_non_null(strstr(a[i].body.data, "\"finish_reason\":\"length\""));
+        if (i % 2)
+            assert_non_null(strstr(a[i].body.data, "data: [DONE]"));
+        else
+            assert_non_null(strstr(a[i].body.data, "\"finish_reason\":\"length\""));
         buf_release(&text);
         answer_release(&a[i]);
         close(fds[i]);
