@@ -194,29 +194,26 @@ static char *find_huggingface(const struct layout *l, unsigned need, char **miss
 
 static char *find_modelscope(const struct layout *l, unsigned need, char **missing) {
     const char *slash = strchr(l->name, '/');
+    int org = (int)(slash - l->name);
     struct buf safe;
     buf_init(&safe, 1000);
-    for (const char *p = slash + 1; *p; p++) {
-        if (*p == '.')
-            buf_adds(&safe, "___");
-        else
-            buf_addc(&safe, *p);
-    }
-    int org = (int)(slash - l->name);
-    char *dirs[] = {layout_snapshot(l, NULL), printed("%s/models/%.*s/%s", l->cache, org, l->name, buf_str(&safe)),
+    for (const char *p = slash + 1; *p; p++) buf_adds(&safe, *p == '.' ? "___" : (char[2]){*p, 0});
+    char *dirs[] = {layout_snapshot(l, NULL), printed("%s/snapshots/main", l->root),
+                    printed("%s/models/%.*s/%s", l->cache, org, l->name, buf_str(&safe)),
                     printed("%s/hub/models/%.*s/%s", l->cache, org, l->name, buf_str(&safe))};
     char *found = NULL;
     *missing = NULL;
-    for (int i = 0; i < (l->s->revision ? 1 : 3); i++) { /* the old folders do not tell their revision */
-        char *lacks = found ? NULL : layout_missing(dirs[i], NULL, need);
-        if (!found && !lacks) found = mem_strdup(dirs[i]);
+    for (int i = 0; i < 4; i++) {
+        bool look = !found && (i == 0 || !l->s->revision); /* only the first tells its revision */
+        char *lacks = look ? layout_missing(dirs[i], NULL, need) : NULL;
+        if (look && !lacks) found = mem_strdup(dirs[i]);
         if (!*missing)
             *missing = lacks;
         else
             free(lacks);
+        free(dirs[i]);
     }
     if (found) free(*missing), *missing = NULL;
-    for (int i = 0; i < 3; i++) free(dirs[i]);
     buf_release(&safe);
     return found;
 }

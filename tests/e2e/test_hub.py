@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import pty
+import random
 import re
 import select
 import shutil
@@ -490,6 +491,35 @@ def test_the_other_process_dies(hub, files, tmp_path):
     check_all(hub, files, tmp_path)
 
 
+def whole_files(cache, files, source):
+    """Every file that has its own name is whole; those of the snapshot that can be seen."""
+    if source == "modelscope":
+        seen = [p for p in scope_folder(cache).glob("*") if p.suffix != ".incomplete"]
+        assert all(p.read_bytes() == files[p.name] for p in seen)
+        return {p.name for p in seen}
+    for p in blobs(cache).glob("*"):
+        data = p.read_bytes()
+        assert p.suffix == ".incomplete" or p.name in (hashlib.sha256(data).hexdigest(), git_sum(data))
+    return {p.name for p in (blobs(cache).parent / "snapshots").glob("*/*")}
+
+
+@pytest.mark.parametrize("source", ["huggingface", "modelscope"])
+def test_killed_again_and_again(hub, files, tmp_path, source):
+    """At any moment: what has a name is whole, config.json is there only when all is, and nothing comes twice but what was on its way."""
+    moments, args, ended = random.Random(5), ("--model-source", source), None
+    hub.fault(Fault("model-0", server="cdn", rate=900_000, times=-1))
+    for kills in range(60):
+        with started(hub, tmp_path, *args) as p:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                ended = p.wait(moments.uniform(0.02, 0.4 + kills / 20))
+                break
+        names = whole_files(tmp_path, files, source)
+        assert "config.json" not in names or weight_names(files) <= names
+    assert ended == 0 and kills > 2
+    check = good(run(hub, tmp_path, *args, "--offline"))
+    assert check.out == good(run(hub, tmp_path / "once", *args)).out
+
+
 # ---- the disk ----
 
 def in_a_small_disk(tmp_path, size, script):
@@ -660,9 +690,10 @@ def test_modelscope_hub_and_we_find_each_others_files(hub, files, tmp_path):
     assert hub.asked(SECOND, "cdn")[0][3].get("Range", "").startswith("bytes=")
 
 
-@pytest.mark.parametrize("above", ["models", "hub/models"])
-def test_modelscope_folders_of_older_tools(hub, files, tmp_path, above):
-    folder = tmp_path / "ms" / above / "meta-llama" / "Llama-3___1-8B-Instruct"
+@pytest.mark.parametrize("where", ["models/meta-llama/Llama-3___1-8B-Instruct", "hub/models/meta-llama/Llama-3___1-8B-Instruct",
+                                   "models/meta-llama--Llama-3.1-8B-Instruct/snapshots/main"])
+def test_modelscope_folders_of_other_tools(hub, files, tmp_path, where):
+    folder = tmp_path / "ms" / where
     folder.mkdir(parents=True)
     for f in TEXT | weight_names(files) | {"model.safetensors.index.json"}:
         (folder / f).write_bytes(files[f])
