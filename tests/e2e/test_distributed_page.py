@@ -85,6 +85,38 @@ def expected(n, port):
     return [first.replace("4 GPUs", f"{n} CPU ranks"), *[f"INFO: Rank {i}/{n} ready" for i in range(n)], last.replace(":1919", f":{port}")]
 
 
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+def need_mpi():
+    if not shutil.which("mpirun") or not (ROOT / "build/minisgl_mpi.so").exists():
+        pytest.skip("no mpirun, or built without MPI: several processes are not tested")
+
+
+def first_process(mpirun):
+    """The process of MPI rank 0 that this mpirun started."""
+    for p in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if int((p / "stat").read_text().rsplit(")", 1)[1].split()[1]) == mpirun and b"\0OMPI_COMM_WORLD_RANK=0\0" in (p / "environ").read_bytes():
+                return int(p.name)
+        except OSError:
+            pass
+    raise AssertionError("mpirun has no process of rank 0")
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("mpirun ")])
+def test_several_processes_start_as_printed(command, world):
+    """But for the hosts, which are this one twice, and its network."""
+    need_mpi()
+    here = command.replace("--host node1,node2", "--host localhost:2").replace("10.0.0.0/24", "lo")
+    process, log, port = serve(here, {**world, **AS_ROOT})
+    n = int(re.search(r"--tp (\d)", command).group(1))
+    os.kill(first_process(process.pid), signal.SIGTERM)
+    rest = process.stderr.read().decode()
+    assert process.wait(60) == 0, log + rest
+    assert [line for line in log.splitlines() if line in expected(n, port)] == expected(n, port), log
+
+
 def test_the_page_has_the_commands():
     assert set(WANTED) <= set(commands())
 
@@ -149,6 +181,7 @@ TROUBLES = {
     "CUDA is not to be had here": ["--device", "cuda"],
     "did not come to step": ["--tp", "4", "--comm-timeout", "2", "--fault", "1:3:hang"],
     "ended in step": ["--tp", "4", "--fault", "1:3:exit"],
+    "processes for --tp": ["--tp", "1"],
     "with a batch of checksum": ["--tp", "4", "--fault", "2:3:differ"],
 }
 
@@ -170,7 +203,12 @@ def test_troubles_are_said_as_the_page_says(part):
     program = faults if "--fault" in TROUBLES[part] else PROGRAM
     if program == faults and not faults.exists():
         pytest.skip("build/minisgl-faults is not built (make build/minisgl-faults)")
-    r = subprocess.run([program, "generate", *TROUBLES[part], "How do I use four GPUs?"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    before = []
+    if "processes" in part:
+        need_mpi()
+        before = ["mpirun", "--oversubscribe", "-np", "2"]
+    r = subprocess.run([*before, program, "generate", *TROUBLES[part], "How do I use four GPUs?"], cwd=ROOT, capture_output=True, text=True,
+                       timeout=60, env={**os.environ, **AS_ROOT})
     if part == "CUDA is not to be had here" and r.returncode == 0:
         pytest.skip("CUDA is to be had here")
     assert sounds_like(sentence, r.stderr), r.stderr
@@ -188,4 +226,13 @@ def test_a_port_in_use_is_said_as_the_page_says():
 
 
 def test_every_trouble_of_the_page_is_made_by_a_test():
-    assert [q for q in quoted() if not any(part in q for part in TROUBLES) and "is in use" not in q] == []
+    elsewhere = ("is in use", "minisgl_mpi.so is not in", "runs minisgl", "sent nothing within")  # above, and in test_hosts.py and test_mpi.c
+    assert [q for q in quoted() if not any(part in q for part in (*TROUBLES, *elsewhere))] == []
+
+
+@pytest.mark.parametrize("part", ["minisgl_mpi.so is not in", "runs minisgl", "sent nothing within"])
+def test_other_quoted_sentences_stand_in_the_sources(part):
+    (sentence,) = [q for q in quoted() if part in q]
+    text = re.sub(r'"\s*"', "", "".join(p.read_text() for p in (ROOT / "src").rglob("*.c")))
+    for words in re.split(r"\.\.\.|\d+", sentence):
+        assert words.strip(" ,") in text, words
