@@ -57,7 +57,10 @@ void pace_learn(struct pace *p, const struct step_shape *s, uint64_t ns) {
         p->xy[i] = p->xy[i] * FADE + x[i];
         if (p->xx[i][i] < TINY) p->xx[i][i] = 0;
     }
-    if (s->n_prompt) p->most = fmax(p->most * FADE, s->n_prompt);
+    if (s->n_prompt) {
+        p->most = fmax(p->most * FADE, s->n_prompt);
+        p->most_pairs = fmax(p->most_pairs * FADE, s->pairs);
+    }
     solve(p);
 }
 
@@ -77,5 +80,7 @@ int32_t pace_fit(const struct pace *p, int32_t pos, double ns) {
     double n = 2 * ns / (each + sqrt(each * each + 2 * pair * ns));
     return n < 1e9 ? (int32_t)n : 1000000000;
 }
+
+double pace_most_pairs(const struct pace *p) { return fmax(2 * p->most_pairs, PACE_UNKNOWN * 1024.0); }
 
 int32_t pace_most(const struct pace *p) { return p->most > PACE_UNKNOWN / 2 ? (int32_t)(2 * p->most) : PACE_UNKNOWN; }

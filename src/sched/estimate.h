@@ -29,7 +29,7 @@ enum pace_part { PACE_TOKEN, PACE_FIXED, PACE_READ, PACE_PAIR, PACE_PARTS };
 
 struct pace {
     double of[PACE_PARTS];                            /* ns of each, >= 0 */
-    double most;                                      /* prompt tokens that lately were in one step */
+    double most, most_pairs;                          /* prompt tokens, pairs, that lately were in one step */
     double xx[PACE_PARTS][PACE_PARTS], xy[PACE_PARTS]; /* weighted sums of the steps */
 };
 
@@ -47,8 +47,10 @@ double pace_decodes(const struct pace *p, int64_t read);
 double pace_prompt(const struct pace *p, int32_t pos, int32_t n);
 /* Prompt tokens from position pos on that take at most ns. */
 int32_t pace_fit(const struct pace *p, int32_t pos, double ns);
-/* As many prompt tokens in one step can be foreseen: a few cost next to nothing beside decodes, and tell little of many. */
+/* So much in one step can be foreseen, twice what there was lately: a few tokens cost next to nothing beside decodes, and
+ * tell little of many; nor does the beginning of a prompt tell of the end of another. */
 enum { PACE_UNKNOWN = 64, PACE_LEAST = 16 };
 int32_t pace_most(const struct pace *p);
+double pace_most_pairs(const struct pace *p);
 
 #endif

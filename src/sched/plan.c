@@ -117,7 +117,11 @@ static void make_room_for_prompts(struct sched *s) {
 /* Prompt tokens from position pos on that this step may still take: pieces of less than PACE_LEAST only at a prompt's
  * end, but one such piece even where decodes leave no time. */
 static int32_t chunk_room(const struct sched *s, int32_t pos, int32_t left) {
-    int32_t n = isinf(s->room_ns) ? s->room_tokens : pace_fit(&s->pace, pos, s->room_ns);
+    int32_t n = s->room_tokens;
+    if (!isinf(s->room_ns)) {
+        int32_t fit = pace_fit(&s->pace, pos, s->room_ns);
+        n = (int32_t)fmin(fit, (pace_most_pairs(&s->pace) - s->shape.pairs) / (pos + 1));
+    }
     if (n < left) n -= n % PACE_LEAST;
     if (n < PACE_LEAST && !s->shape.n_prompt) n = PACE_LEAST;
     if (n > s->room_tokens) n = s->room_tokens;

@@ -47,6 +47,17 @@ def test_cache_that_holds_all(tmp_path):
     assert r["endless_cache_hit"] > 0.2 and r["cache_hit"] >= r["endless_cache_hit"] - 0.02
 
 
+@pytest.mark.parametrize("trace, load, longest", [(AZURE, 3.5, 16384), (MOONCAKE, 0.5, 131072)])
+def test_near_saturation(tmp_path, trace, load, longest):
+    """Streams beside long prompts: half of classic's P90 between tokens, for as many tokens and no later first ones."""
+    args = ["--gpus", 4, "--trace", unpack(trace, tmp_path), "--rate-scale", load, "--max-seq-len-override", longest, "--json"]
+    ours, classic = (json.loads(simulate(*args, "--schedule-policy", p)) for p in ("fcfs", "classic"))
+    assert ours["itl_seconds"]["p90"] <= classic["itl_seconds"]["p90"] / 2
+    assert ours["itl_seconds"]["p99"] <= 0.050  # --target-itl
+    assert ours["output_tokens_per_second"] >= 0.98 * classic["output_tokens_per_second"]
+    assert ours["ttft_seconds"]["p90"] <= 1.1 * classic["ttft_seconds"]["p90"]
+
+
 def test_page_and_picture(tmp_path):
     page = simulate("--gpus", 4, "--requests", 50, "--plot", tmp_path / "plot.svg")
     assert "between tokens" in page and "made-up requests: 50 requests" in page

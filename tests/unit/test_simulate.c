@@ -224,7 +224,8 @@ static void what_the_policies_are_for(void **state) {
         assert_int_equal(classic.retracted, 0);
         assert_true(ours.running_mean >= 1.5 * classic.running_mean);
         assert_true((double)ours.twice <= 0.02 * (double)ours.computed);
-        assert_true(ours.itl.p99 < classic.itl.p99 && ours.itl.max < classic.itl.max / 2);
+        assert_true(ours.itl.p99 < classic.itl.p99);
+        if (!ours.retracted) assert_true(ours.itl.max < classic.itl.max / 2); /* who is put back stands still */
     }
     trace_release(&t);
 }
