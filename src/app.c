@@ -82,8 +82,10 @@ static void show_progress(void *arg, size_t done, size_t all, const char *file) 
 
 static void prefetch(const struct app *a, int n_threads) {
     struct progress p = {.start = clock_ns(), .terminal = log_on_terminal()};
-    weights_prefetch(a->checkpoint, n_threads, show_progress, &p);
-    double s = (double)(clock_ns() - p.start) / 1e9, gb = (double)checkpoint_bytes(a->checkpoint) / 1e9;
+    size_t bytes = weights_prefetch(&(struct prefetch_args){
+        .from = a->checkpoint, .config = &a->config, .first = {join_first(&a->join), a->n_ranks}, .n_local = a->n_local,
+        .n_threads = n_threads, .progress = show_progress, .arg = &p});
+    double s = (double)(clock_ns() - p.start) / 1e9, gb = (double)bytes / 1e9;
     log_info("read %zu tensors, %.2f GB in %.2f s, %.1f GB/s", checkpoint_count(a->checkpoint), gb, s, gb / (s + 1e-9));
 }
 

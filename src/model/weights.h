@@ -49,11 +49,20 @@ int weights_dummy(struct weights *w, const struct config *c, struct shard shard,
                   struct err *e);
 void weights_release(struct weights *w);
 
-/* Touch every page of the weights so that the first request does not wait for the disk; calls progress (may be NULL)
- * now and then (bytes done, bytes in all, base name of the file), from any of the n_threads readers, one call at a
- * time. */
-void weights_prefetch(const struct checkpoint *from, int n_threads,
-                      void (*progress)(void *arg, size_t done, size_t all, const char *file), void *arg);
+/* Touch every page of the weights that n_local ranks from `first` on will read, so that the first request does not wait for the disk: of
+ * row-split tensors their rows, of the others all, since a page holds columns of all ranks. */
+struct prefetch_args {
+    const struct checkpoint *from;
+    const struct config *config;
+    struct shard first;
+    int32_t n_local;
+    int n_threads;
+    /* May be NULL. Called now and then (bytes done, bytes in all, base name of the file), from any of the n_threads readers, one call at a
+     * time. */
+    void (*progress)(void *arg, size_t done, size_t all, const char *file);
+    void *arg;
+};
+size_t weights_prefetch(const struct prefetch_args *a); /* how many bytes that were */
 
 /* Write a whole checkpoint folder with the weights of weights_dummy(seed): config.json copied, model.safetensors in
  * shards of at most shard_bytes (0: one file; a larger tensor has a shard to itself) with an index when more than one,

@@ -408,14 +408,30 @@ static void count_progress(void *arg, size_t done, size_t all, const char *file)
     *last = done;
 }
 
-static void prefetch_reads_everything(void **state) {
+static void prefetch_reads_what_its_ranks_need(void **state) {
     (void)state;
     struct model m;
-    size_t last = 0;
+    size_t last = 0, all;
     open_fixture(&m, "qwen3-f16-shards");
-    weights_prefetch(m.ck, 2, count_progress, &last);
+    struct prefetch_args a = {.from = m.ck, .config = &m.c, .first = {0, 1}, .n_local = 1, .n_threads = 2, .progress = count_progress, .arg = &last};
+    all = weights_prefetch(&a);
     assert_int_equal(last, checkpoint_bytes(m.ck));
-    weights_prefetch(m.ck, 1, NULL, NULL);
+    assert_int_equal(all, last);
+    a.progress = NULL;
+    a.first = (struct shard){2, 4};
+    a.n_local = 2; /* the second half: of rows half, of columns all */
+    size_t half = weights_prefetch(&a), down = 0, rest = 0;
+    struct weights w;
+    struct err e;
+    assert_int_equal(weights_bind(&w, &m.c, m.ck, (struct shard){0, 1}, &e), 0);
+    for (int32_t i = 0; i < m.c.n_layers; i++) {
+        const struct layer_weights *l = &w.layers[i];
+        down += 2 * ((size_t)l->o.n * (size_t)l->o.k + (size_t)l->down.n * (size_t)l->down.k);
+        rest += 2 * (size_t)(l->input_norm.k + l->post_norm.k + l->q_norm.k + l->k_norm.k);
+    }
+    rest += 2 * (size_t)w.norm.k;
+    assert_int_equal(half, (all - down - rest) / 2 + down + rest);
+    weights_release(&w);
     close_fixture(&m);
 }
 
@@ -451,7 +467,7 @@ int main(void) {
         cmocka_unit_test(dummy_weights_are_the_same_in_every_shard),
         cmocka_unit_test(dummy_weights_look_random),
         cmocka_unit_test(written_dummies_are_the_ones_in_memory),
-        cmocka_unit_test(prefetch_reads_everything),
+        cmocka_unit_test(prefetch_reads_what_its_ranks_need),
         cmocka_unit_test(models_are_found_by_name),
     };
     return cmocka_run_group_tests_name("weights", tests, NULL, NULL);
