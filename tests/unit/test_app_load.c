@@ -45,6 +45,7 @@ static void whole_open(struct whole *w, const char *const *more, int n_more) {
     int argc = 10;
     for (int i = 0; i < n_more; i++) argv[argc++] = (char *)(uintptr_t)more[i];
     if (options_parse(&o, CMD_SERVE, argc, argv, &e)) fail_msg("%s", e.text);
+    if (app_join(&w->app, &o, &e)) fail_msg("%s", e.text);
     w->serve = serve_open(
         &(struct serve_args){.host = o.host, .port = 0, .version = "test", .stats = &w->app.stats, .log_every_s = -1},
         &e);
