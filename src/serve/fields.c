@@ -72,7 +72,7 @@ static int read_salt(const struct reading *r);
 /* clang-format off */
 static const struct field table[] = {
     OWN("model", ALL, read_model, .takes = "string", .fallback = "the served model",
-        .doc = "A served name (see /v1/models) or \"default\"."),
+        .doc = "A served name (see /v1/models), what --model was given, or \"default\"."),
     ANY("messages", CHAT | GEN, messages, .takes = "list of messages", .doc = "The conversation; content is a string or a list of text parts."),
     ANY("prompt", TEXT | GEN, prompt, .takes = "string, list of token ids, or (completions) a list of those",
         .doc = "The text to continue. At most 1024 prompts."),
