@@ -1,6 +1,6 @@
 # build.mk: the CUDA backend, build/minisgl_cuda.so. Called by `make cuda` from the repository's root, with BUILD_ID.
 #   CUDA_ARCHS="80 90a 100"   GPUs to build for (default: all that this compiler knows of these); the last also as PTX, for later ones
-B := build/cuda
+B ?= build/cuda
 NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
 CUDA := $(patsubst %/bin/,%,$(dir $(realpath $(NVCC))))
 VERSION := $(shell $(NVCC) --version | sed -n 's/.*release \([0-9]*\)\.\([0-9]*\).*/\1 \2/p' | awk '{ print $$1 * 100 + $$2 }')
@@ -18,7 +18,8 @@ C := $(wildcard src/dev/cuda/*.c) src/base/err.c src/base/mem.c src/flow/batch.c
 OBJ := $(patsubst src/%.cu,$(B)/%.cu.o,$(wildcard src/dev/cuda/*.cu)) $(patsubst src/%.c,$(B)/%.o,$(C))
 LIBS := $(firstword $(wildcard $(CUDA)/lib64 $(CUDA)/lib $(CUDA)/targets/x86_64-linux/lib))
 
-build/minisgl_cuda.so: $(OBJ)
+OUT ?= build/minisgl_cuda.so
+$(OUT): $(OBJ)
 	$(CC) -shared $^ -o $@ -L$(LIBS) -Wl,-Bstatic -lcudart_static -Wl,-Bdynamic -lcublasLt -ldl -lrt -lpthread -Wl,-z,defs \
 		-Wl,--exclude-libs,ALL -Wl,-rpath,'$$ORIGIN:/usr/local/cuda/lib64:$(LIBS)'
 

@@ -292,40 +292,69 @@ void k_linear_plain(struct plain_args a, cudaStream_t stream) {
     BY_DTYPE(a.a, launch(plain_kernel<A>, grid, 128, 0, stream, a));
 }
 
-/* Few rows: a warp takes one output, and all its lanes read the weights 16 bytes at a time. */
-template <class A, int ROWS> __global__ void __launch_bounds__(128) gemv_kernel(struct plain_args a) {
-    early();
-    int lane = threadIdx.x % 32;
-    int64_t n = (int64_t)blockIdx.x * 4 + threadIdx.x / 32;
-    if (n >= a.n) return;
-    const A *w = (const A *)a.w + n * a.ldw;
-    float sum[ROWS] = {};
-#pragma unroll 4
-    for (int k = lane * 8; k < a.k; k += 256) {
-        uint4 u = __ldg(reinterpret_cast<const uint4 *>(w + k));
-        float2 w0 = pair_f(u.x, A()), w1 = pair_f(u.y, A()), w2 = pair_f(u.z, A()), w3 = pair_f(u.w, A());
+/* Few rows: WARPS warps take one output, and all their lanes read the weights 16 bytes at a time. The first reads are under way before
+ * the kernel before this one is done: weights do not change. */
+template <class A, int ROWS, int WARPS> __global__ void __launch_bounds__(128) gemv_kernel(struct plain_args a) {
+    constexpr int AHEAD = 4, OUTPUTS = 4 / WARPS, STRIDE = WARPS * 256;
+    __shared__ float s_sum[4][ROWS];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, from = (warp % WARPS * 32 + lane) * 8;
+    const int64_t n = (int64_t)blockIdx.x * OUTPUTS + warp / WARPS;
+    const A *w = (const A *)a.w + (n < a.n ? n : 0) * a.ldw;
+    uint4 u[AHEAD];
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            uint4 v = *reinterpret_cast<const uint4 *>((const A *)a.x + (size_t)r * a.ldx + k);
-            float2 x0 = pair_f(v.x, A()), x1 = pair_f(v.y, A()), x2 = pair_f(v.z, A()), x3 = pair_f(v.w, A());
-            sum[r] += w0.x * x0.x + w0.y * x0.y + w1.x * x1.x + w1.y * x1.y + w2.x * x2.x + w2.y * x2.y + w3.x * x3.x + w3.y * x3.y;
+    for (int i = 0; i < AHEAD; i++)
+        if (from + i * STRIDE < a.k) u[i] = __ldg(reinterpret_cast<const uint4 *>(w + from + i * STRIDE));
+    early();
+    float sum[ROWS] = {};
+    for (int base = from; base < a.k; base += AHEAD * STRIDE) {
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            int k = base + i * STRIDE;
+            if (k >= a.k) break;
+            if (base != from) u[i] = __ldg(reinterpret_cast<const uint4 *>(w + k));
+        }
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            int k = base + i * STRIDE;
+            if (k >= a.k) break;
+            float2 w0 = pair_f(u[i].x, A()), w1 = pair_f(u[i].y, A()), w2 = pair_f(u[i].z, A()), w3 = pair_f(u[i].w, A());
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                uint4 v = *reinterpret_cast<const uint4 *>((const A *)a.x + (size_t)r * a.ldx + k);
+                float2 x0 = pair_f(v.x, A()), x1 = pair_f(v.y, A()), x2 = pair_f(v.z, A()), x3 = pair_f(v.w, A());
+                sum[r] += w0.x * x0.x + w0.y * x0.y + w1.x * x1.x + w1.y * x1.y + w2.x * x2.x + w2.y * x2.y + w3.x * x3.x + w3.y * x3.y;
+            }
         }
     }
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        float s = warp_sum(sum[r]);
-        if (lane == 0) store_any(a.y, a.y_dtype, (size_t)r * a.ldy + n, s + (a.bias ? a.bias[n] : 0));
+    for (int r = 0; r < ROWS; r++) sum[r] = warp_sum(sum[r]);
+    if (WARPS > 1) {
+        if (lane == 0)
+            for (int r = 0; r < ROWS; r++) s_sum[warp][r] = sum[r];
+        __syncthreads();
+        if (warp % WARPS == 0 && lane == 0)
+            for (int r = 0; r < ROWS; r++)
+                for (int i = 1; i < WARPS; i++) sum[r] += s_sum[warp + i][r];
     }
+    if (warp % WARPS || lane || n >= a.n) return;
+    for (int r = 0; r < ROWS; r++) store_any(a.y, a.y_dtype, (size_t)r * a.ldy + n, sum[r] + (a.bias ? a.bias[n] : 0));
 }
 
-template <class A> static void gemv_launch(struct plain_args a, cudaStream_t stream) {
-    int blocks = (a.n + 3) / 4;
-    if (a.rows == 1) launch(gemv_kernel<A, 1>, blocks, 128, 0, stream, a);
-    else if (a.rows == 2) launch(gemv_kernel<A, 2>, blocks, 128, 0, stream, a);
-    else launch(gemv_kernel<A, 4>, blocks, 128, 0, stream, a); /* rows 3 are computed as 4: the buffers have room */
+template <class A, int WARPS> static void gemv_launch(struct plain_args a, cudaStream_t stream) {
+    int blocks = (a.n * WARPS + 3) / 4;
+    if (a.rows == 1) launch(gemv_kernel<A, 1, WARPS>, blocks, 128, 0, stream, a);
+    else if (a.rows == 2) launch(gemv_kernel<A, 2, WARPS>, blocks, 128, 0, stream, a);
+    else launch(gemv_kernel<A, 4, WARPS>, blocks, 128, 0, stream, a); /* rows 3 are computed as 4: the buffers have room */
+}
+
+/* Few outputs would leave the GPU idle with one warp each. */
+template <class A> static void gemv_by_size(struct plain_args a, cudaStream_t stream) {
+    if (a.n <= 2048) gemv_launch<A, 4>(a, stream);
+    else if (a.n <= 5120) gemv_launch<A, 2>(a, stream);
+    else gemv_launch<A, 1>(a, stream);
 }
 
 void k_gemv(struct plain_args a, cudaStream_t stream) {
-    if (a.a == DT_BF16) gemv_launch<bf16>(a, stream);
-    else gemv_launch<f16>(a, stream);
+    if (a.a == DT_BF16) gemv_by_size<bf16>(a, stream);
+    else gemv_by_size<f16>(a, stream);
 }

@@ -12,7 +12,7 @@
 #define GREEDY 1e-5f
 #define FLOOR (-27.7f)
 
-enum { SCAN_THREADS = 256, PICK_THREADS = 1024, BUCKETS = 4096 };
+enum { SCAN_THREADS = 256, PICK_THREADS = 1024, BUCKETS = 4096, PADDED = BUCKETS + BUCKETS / 128 };
 
 struct sample_part {
     float max;
@@ -171,9 +171,12 @@ __device__ __forceinline__ uint32_t key_of(float f) {
 /* (logit descending, id ascending) is this number descending; ids have 24 bits. */
 __device__ __forceinline__ uint64_t rank_of(float x, int id) { return (uint64_t)key_of(x) << 24 | (uint32_t)(0xffffff - id); }
 
+enum { LIST_MAX = 1024 };
+
 struct pick {
     const float *x;
-    int vocab;
+    int n;             /* numbers to look at: all, */
+    const int *list;   /* or those of this list, in any order */
     float max, scale;
     bool all;          /* no floor: for log-probabilities */
     uint64_t at_least; /* rank of the last one kept so far */
@@ -185,6 +188,24 @@ __device__ __forceinline__ bool kept(const struct pick &p, float x, int id) {
     return (p.all || (x - p.max) * p.scale >= FLOOR) && rank_of(x, id) >= p.at_least;
 }
 
+__device__ __forceinline__ int id_of(const struct pick &p, int i) { return p.list ? p.list[i] : i; }
+
+/* BODY for each (x, id), this thread's share, four reads under way at a time. */
+#define FOR_EACH(p, ...)                                                                                                          \
+    for (int base_ = threadIdx.x; base_ < (p).n; base_ += 4 * PICK_THREADS) {                                                     \
+        float x_[4];                                                                                                              \
+        _Pragma("unroll") for (int k_ = 0; k_ < 4; k_++) x_[k_] =                                                                 \
+            base_ + k_ * PICK_THREADS < (p).n ? (p).x[id_of(p, base_ + k_ * PICK_THREADS)] : 0;                                   \
+        _Pragma("unroll") for (int k_ = 0; k_ < 4; k_++) {                                                                        \
+            int at_ = base_ + k_ * PICK_THREADS;                                                                                  \
+            if (at_ < (p).n) {                                                                                                    \
+                const float x = x_[k_];                                                                                           \
+                const int id = id_of(p, at_);                                                                                     \
+                __VA_ARGS__;                                                                                                      \
+            }                                                                                                                     \
+        }                                                                                                                         \
+    }
+
 __device__ uint64_t block_sum64(uint64_t v, uint64_t *room) {
     for (int m = 16; m; m >>= 1) v += __shfl_xor_sync(~0u, v, m);
     __syncthreads();
@@ -195,6 +216,9 @@ __device__ uint64_t block_sum64(uint64_t v, uint64_t *room) {
     return sum;
 }
 
+/* Where bucket b lies: lanes that look at every 128th use different banks. */
+__device__ __forceinline__ int slot_of(int b) { return b + b / 128; }
+
 /* Among the kept, in order: the rank at which the count (or weight) so far reaches `need`. One histogram a digit, from the top. */
 __device__ uint64_t select_rank(const struct pick &p, uint64_t need, bool by_weight, unsigned long long *bucket) {
     __shared__ uint64_t s_prefix, s_need;
@@ -202,27 +226,36 @@ __device__ uint64_t select_rank(const struct pick &p, uint64_t need, bool by_wei
     const int shifts[5] = {45, 34, 24, 12, 0}, bits[5] = {11, 11, 10, 12, 12};
     uint64_t prefix = 0, known = 0;
     for (int d = 0; d < 5; d++) {
-        for (int i = threadIdx.x; i < BUCKETS; i += PICK_THREADS) bucket[i] = 0;
+        for (int i = threadIdx.x; i < PADDED; i += PICK_THREADS) bucket[i] = 0;
         __syncthreads();
-        for (int base = 0; base < p.vocab; base += PICK_THREADS) {
-            int i = base + threadIdx.x;
-            float x = i < p.vocab ? p.x[i] : -INFINITY;
-            uint64_t rank = rank_of(x, i);
-            bool in = i < p.vocab && !((rank ^ prefix) & known) && kept(p, x, i);
-            if (!__any_sync(~0u, in)) continue;
-            /* Logits crowd into few buckets: lanes of the same one add up first. */
-            int b = in ? (int)(rank >> shifts[d] & ((1u << bits[d]) - 1)) : -1;
-            unsigned same = __match_any_sync(~0u, b);
-            uint64_t w = by_weight && in ? weight_of(value_of(p, x)) : 0, sum = __popc(same);
-            if (by_weight)
-                sum = (uint64_t)__reduce_add_sync(same, (unsigned)(w >> 20)) * 1048576u + __reduce_add_sync(same, (unsigned)(w & 0xfffffu));
-            if (in && (threadIdx.x % 32) == __ffs(same) - 1u) atomicAdd(&bucket[b], (unsigned long long)sum);
+        for (int base = threadIdx.x; base - (int)threadIdx.x < p.n; base += 4 * PICK_THREADS) {
+            float y[4];
+            int id[4];
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                int at = base + k * PICK_THREADS;
+                id[k] = at < p.n ? id_of(p, at) : -1;
+                y[k] = at < p.n ? p.x[id[k]] : 0;
+            }
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                uint64_t rank = rank_of(y[k], id[k]);
+                bool in = id[k] >= 0 && !((rank ^ prefix) & known) && kept(p, y[k], id[k]);
+                if (!__any_sync(~0u, in)) continue;
+                /* Logits crowd into few buckets: lanes of the same one add up first. */
+                int b = in ? (int)(rank >> shifts[d] & ((1u << bits[d]) - 1)) : -1;
+                unsigned same = __match_any_sync(~0u, b);
+                uint64_t w = by_weight && in ? weight_of(value_of(p, y[k])) : 0, sum = __popc(same);
+                if (by_weight)
+                    sum = (uint64_t)__reduce_add_sync(same, (unsigned)(w >> 20)) * 1048576u + __reduce_add_sync(same, (unsigned)(w & 0xfffffu));
+                if (in && (threadIdx.x % 32) == __ffs(same) - 1u) atomicAdd(&bucket[slot_of(b)], (unsigned long long)sum);
+            }
         }
         __syncthreads();
         if (threadIdx.x < 32) { /* a lane sums 128 buckets, the highest first; then one lane looks into its own */
             int top = BUCKETS - 1 - 128 * (int)threadIdx.x;
             uint64_t mine = 0;
-            for (int i = 0; i < 128; i++) mine += bucket[top - i];
+            for (int i = 0; i < 128; i++) mine += bucket[slot_of(top - i)];
             uint64_t upto = mine;
             for (int m = 1; m < 32; m <<= 1) {
                 uint64_t v = __shfl_up_sync(~0u, upto, m);
@@ -233,10 +266,10 @@ __device__ uint64_t select_rank(const struct pick &p, uint64_t need, bool by_wei
             if ((int)threadIdx.x == who) {
                 uint64_t left = need - (upto - mine);
                 int b = top;
-                while (b > top - 127 && bucket[b] < left) left -= bucket[b--];
+                while (b > top - 127 && bucket[slot_of(b)] < left) left -= bucket[slot_of(b--)];
                 s_prefix = prefix | (uint64_t)b << shifts[d];
                 s_need = left;
-                s_done = bucket[b] <= left;
+                s_done = bucket[slot_of(b)] <= left;
             }
         }
         __syncthreads();
@@ -250,29 +283,38 @@ __device__ uint64_t select_rank(const struct pick &p, uint64_t need, bool by_wei
     return prefix;
 }
 
+/* From here on only those that are kept, when they are few. */
+__device__ void shorten(struct pick &p, int *list) {
+    __shared__ int s_count;
+    if (threadIdx.x == 0) s_count = 0;
+    __syncthreads();
+    FOR_EACH(p, if (kept(p, x, id)) list[atomicAdd(&s_count, 1)] = id)
+    __syncthreads();
+    p.n = s_count;
+    p.list = list;
+}
+
 __device__ int32_t pick_some(struct pick &p, const struct row_info &info, unsigned long long *bucket, uint64_t *room) {
     __shared__ double s_best[PICK_THREADS / 32];
     __shared__ int32_t s_winner[PICK_THREADS / 32];
-    if (info.how.top_k > 0 && info.how.top_k < p.vocab) {
-        uint64_t n = 0;
-        for (int i = threadIdx.x; i < p.vocab; i += PICK_THREADS) n += kept(p, p.x[i], i);
-        n = block_sum64(n, room);
-        if (n > (uint64_t)info.how.top_k) p.at_least = select_rank(p, (uint64_t)info.how.top_k, false, bucket);
+    __shared__ int s_list[LIST_MAX];
+    uint64_t n = 0;
+    FOR_EACH(p, n += kept(p, x, id))
+    n = block_sum64(n, room);
+    if (info.how.top_k > 0 && n > (uint64_t)info.how.top_k) {
+        n = (uint64_t)info.how.top_k;
+        p.at_least = select_rank(p, n, false, bucket);
     }
+    if (n <= LIST_MAX) shorten(p, s_list);
     if (info.how.top_p < 1) {
         uint64_t sum = 0;
-        for (int i = threadIdx.x; i < p.vocab; i += PICK_THREADS)
-            if (kept(p, p.x[i], i)) sum += weight_of(value_of(p, p.x[i]));
+        FOR_EACH(p, if (kept(p, x, id)) sum += weight_of(value_of(p, x)))
         sum = block_sum64(sum, room);
         uint64_t need = (uint64_t)ceil((double)info.how.top_p * (double)sum);
         p.at_least = select_rank(p, need < 1 ? 1 : need > sum ? sum : need, true, bucket);
     }
     struct race race = race_begin(&info.how, info.position);
-    for (int i = threadIdx.x; i < p.vocab; i += PICK_THREADS) {
-        float x = p.x[i];
-        if (!kept(p, x, i) || (info.how.min_p > 0 && value_of(p, x) < info.how.min_p)) continue;
-        race_enter(&race, x, i);
-    }
+    FOR_EACH(p, if (kept(p, x, id) && !(info.how.min_p > 0 && value_of(p, x) < info.how.min_p)) race_enter(&race, x, id))
     race_join_warp(&race);
     if (threadIdx.x % 32 == 0) s_best[threadIdx.x / 32] = race.best, s_winner[threadIdx.x / 32] = race.winner;
     __syncthreads();
@@ -280,12 +322,14 @@ __device__ int32_t pick_some(struct pick &p, const struct row_info &info, unsign
     return race.winner;
 }
 
-__device__ void tell_logprobs(struct pick &p, int want, int32_t chosen, struct token_logprobs *out, unsigned long long *bucket) {
+__device__ void tell_logprobs(struct pick &p, int vocab, int want, int32_t chosen, struct token_logprobs *out, unsigned long long *bucket) {
     __shared__ double s_sum[PICK_THREADS / 32];
     __shared__ uint64_t s_rank[LOGPROBS_MAX];
     __shared__ int s_n;
     double sum = 0;
-    for (int i = threadIdx.x; i < p.vocab; i += PICK_THREADS) sum += expf(p.x[i] - p.max);
+    p.n = vocab;
+    p.list = NULL;
+    FOR_EACH(p, sum += expf(x - p.max))
     for (int m = 16; m; m >>= 1) sum += __shfl_xor_sync(~0u, sum, m);
     if (threadIdx.x % 32 == 0) s_sum[threadIdx.x / 32] = sum;
     if (threadIdx.x == 0) s_n = 0;
@@ -294,16 +338,15 @@ __device__ void tell_logprobs(struct pick &p, int want, int32_t chosen, struct t
     for (int w = 0; w < PICK_THREADS / 32; w++) sum += s_sum[w];
     double lse = (double)p.max + log(sum);
     if (want > LOGPROBS_MAX) want = LOGPROBS_MAX;
-    if (want > p.vocab) want = p.vocab;
+    if (want > vocab) want = vocab;
     p.all = true;
     p.at_least = 0;
     if (want > 0) {
         p.at_least = select_rank(p, (uint64_t)want, false, bucket);
-        for (int i = threadIdx.x; i < p.vocab; i += PICK_THREADS)
-            if (kept(p, p.x[i], i)) {
-                int at = atomicAdd(&s_n, 1);
-                if (at < LOGPROBS_MAX) s_rank[at] = rank_of(p.x[i], i);
-            }
+        FOR_EACH(p, if (kept(p, x, id)) {
+            int at = atomicAdd(&s_n, 1);
+            if (at < LOGPROBS_MAX) s_rank[at] = rank_of(x, id);
+        })
         __syncthreads();
     }
     if ((int)threadIdx.x < want) { /* ranks differ: each finds its own place */
@@ -320,7 +363,7 @@ __device__ void tell_logprobs(struct pick &p, int want, int32_t chosen, struct t
 
 __global__ void __launch_bounds__(PICK_THREADS) pick_kernel(struct tabs t, struct sample_args a) {
     early();
-    __shared__ unsigned long long bucket[BUCKETS];
+    __shared__ unsigned long long bucket[PADDED];
     __shared__ uint64_t room[PICK_THREADS / 32];
     int row = blockIdx.x;
     if (row >= t.head->n_rows) return;
@@ -333,7 +376,7 @@ __global__ void __launch_bounds__(PICK_THREADS) pick_kernel(struct tabs t, struc
         if (q.best > p.best || (q.best == p.best && q.winner < p.winner)) p.best = q.best, p.winner = q.winner;
         p.bad |= q.bad;
     }
-    struct pick pick = {a.logits + (size_t)row * a.ld, a.vocab, p.max, info.greedy ? 1 : (float)(1 / (double)info.how.temperature),
+    struct pick pick = {a.logits + (size_t)row * a.ld, a.vocab, NULL, p.max, info.greedy ? 1 : (float)(1 / (double)info.how.temperature),
                         false, 0};
     int32_t token = p.bad ? 0 : info.greedy ? p.argmax : info.free ? p.winner : pick_some(pick, info, bucket, room);
     struct result_row *out = &a.out[row];
@@ -347,7 +390,7 @@ __global__ void __launch_bounds__(PICK_THREADS) pick_kernel(struct tabs t, struc
         t.last[info.slot] = token;
     }
     __syncthreads();
-    if (!p.bad && info.how.n_logprobs >= 0) tell_logprobs(pick, info.how.n_logprobs, token, &out->logprobs, bucket);
+    if (!p.bad && info.how.n_logprobs >= 0) tell_logprobs(pick, a.vocab, info.how.n_logprobs, token, &out->logprobs, bucket);
 }
 
 void k_sample(struct tabs t, struct sample_args a, int32_t rows, cudaStream_t stream) {

@@ -10,7 +10,7 @@
 
 /* ---- the block ---- */
 
-enum { FI_CHUNK_MIN = 128, FI_UNITS_AN_SM = 4 };
+enum { FI_CHUNK_MIN = 64, FI_UNITS_AN_SM = 4 };
 
 static int32_t group_of(const struct dev_shape *s) { return s->n_heads / s->n_kv_heads; }
 
