@@ -137,6 +137,7 @@ static bool on_gpu(const struct app *a) { return a->maker->memory != NULL; }
 
 static struct dev_args device_args(const struct app *a, const struct options *o) {
     return (struct dev_args){.n_ranks = a->n_ranks, .n_threads = threads_of_rank(a, o), .isa = o->cpu_isa,
+                             .decode_fa = !strcmp(o->attention, "fa"),
                              .graph_max = (int32_t)o->cuda_graph_max_bs};
 }
 
@@ -280,6 +281,16 @@ static int choose_device(struct app *a, const struct options *o, struct err *e) 
     return 0;
 }
 
+/* `fi` reads one new token a sequence: it is no kernel for prompts. */
+static int check_attention(const struct app *a, const struct options *o, struct err *e) {
+    bool fi_first = !strncmp(o->attention, "fi", 2);
+    if (on_gpu(a) && fi_first)
+        return err_input(e, "--attention-backend %s: fi is for decodes only; use auto or fa,fi (fa for prompts, fi for decodes), or fa for both",
+                         o->attention);
+    if (on_gpu(a)) log_info("attention: fa for prompts, %s for decodes", !strcmp(o->attention, "fa") ? "fa" : "fi");
+    return 0;
+}
+
 static int check_seed(const struct options *o, struct err *e) {
     if (o->dummy_weight || !options_given(o, "seed")) return 0;
     return err_input(e, "--seed makes the weights of --dummy-weight; the seed of sampling is a field of each request");
@@ -302,7 +313,7 @@ bool app_follows(const struct app *a) { return join_follows(&a->join); }
 static int open_all(struct app *a, const struct options *o, struct err *e) {
     struct room room;
     inbox_init(&a->inbox);
-    if (check_seed(o, e) || choose_device(a, o, e)) return -1;
+    if (check_seed(o, e) || choose_device(a, o, e) || check_attention(a, o, e)) return -1;
     if (a->n_ranks > 1) log_info("Initializing tensor parallelism with %d %s", a->n_ranks, on_gpu(a) ? "GPUs" : "CPU ranks");
     a->dir = model_dir(o, o->dummy_weight ? HUB_CONFIG : HUB_TEXT | HUB_WEIGHTS, e);
     if (!a->dir || config_open(&a->config, a->dir, e) || check_dtype(a, o, e) || plan_memory(a, o, &room, e)) return -1;

@@ -93,7 +93,7 @@ static const struct row rows[] = {
     {"cache-type", "", NULL, CHOICE, AT(cache_type), 0, 0, "radix|naive", "radix", CMD_RUNS | CMD_SIMULATE,
      "prefix cache: `radix` keeps the beginnings that requests share, `naive` keeps none", NULL},
     {"attention-backend", "attn", NULL, CHOICE, AT(attention), 0, 0, "auto|fa|fi|fa,fi|fi,fa", "auto", CMD_RUNS,
-     "attention kernels on a GPU: fa, fi, or one for prefill and one for decode (`fa,fi`)", gpu_only},
+     "attention kernels on a GPU, for prefill and decode: `fa,fi` (`auto`), or `fa` for both", gpu_only},
     {"moe-backend", "", NULL, CHOICE, AT(moe_backend), 0, 0, "auto|fused", "auto", CMD_RUNS,
      "kernels of mixture-of-experts models on a GPU", gpu_only},
     {"cuda-graph-max-bs", "graph", NULL, INT, AT(cuda_graph_max_bs), 0, 4096, "N", "auto", CMD_RUNS,

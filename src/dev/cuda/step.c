@@ -92,7 +92,7 @@ static int32_t plan_fi(const struct dev *d, struct step_seq *seqs, int32_t n, in
     int64_t chunk = (total * K / fi_units(d) + 64) / 64 * 64;
     if (chunk < FI_CHUNK_MIN) chunk = FI_CHUNK_MIN;
     for (int32_t i = 0; i < n; i++) {
-        if (seqs[i].n_tokens != 1) continue;
+        if (seqs[i].n_tokens != 1 || d->args.decode_fa) continue;
         int32_t len = seqs[i].pos + 1, cuts = (int32_t)((len + chunk - 1) / chunk);
         int32_t each = ((len + cuts - 1) / cuts + 63) / 64 * 64;
         cuts = (len + each - 1) / each;
@@ -111,7 +111,7 @@ static int32_t plan_fi(const struct dev *d, struct step_seq *seqs, int32_t n, in
 static int32_t plan_fa(const struct dev *d, const struct step_seq *seqs, int32_t n, struct fa_item *items) {
     int32_t count = 0, G = group_of(&d->shape), rows = fa_rows(d->shape.head_dim);
     for (int32_t i = 0; i < n; i++)
-        if (seqs[i].n_tokens > 1)
+        if (seqs[i].n_tokens > 1 || d->args.decode_fa)
             for (int32_t tile = (seqs[i].n_tokens * G - 1) / rows; tile >= 0; tile--) items[count++] = (struct fa_item){i, tile};
     return count;
 }
@@ -308,8 +308,9 @@ static const struct graph *graph_for(const struct dev *d, const struct step_dims
     return NULL;
 }
 
+/* Blocks of `fi` take items in turn, so the launch is for as many as there can be; a decode is one tile of `fa`. */
 static int capture(struct dev *d, int32_t seqs, struct err *e) {
-    struct run r = {.d = d, .n = {seqs, seqs, seqs}, .n_fi = seqs * 1024, .n_fa = 0};
+    struct run r = {.d = d, .n = {seqs, seqs, seqs}, .n_fi = d->args.decode_fa ? 0 : 1 << 16, .n_fa = d->args.decode_fa ? seqs : 0};
     cudaGraph_t graph = NULL;
     struct graph *g = &d->graphs[d->n_graphs];
     if (cuda_ok(d, cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeThreadLocal), "begin capture", e)) return -1;
