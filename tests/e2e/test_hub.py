@@ -335,7 +335,14 @@ PASSING = [
 
 
 def test_faults_that_pass(files, tmp_path):
-    at_once(files, tmp_path, [(passing_fault, *case) for case in PASSING])
+    at_once(files, tmp_path, [(passing_fault, *case) for case in PASSING] + [(a_bad_line,)])
+
+
+def a_bad_line(hub, files, tmp_path):
+    """Cut again and again: as long as something comes there is no end of tries."""
+    hub.fault(Fault("model-00001", server="cdn", cut=70_000, times=-1))
+    good(run(hub, tmp_path))
+    assert [x[3].get("Range") for x in hub.asked("model-00001", "cdn")] == [None, *(f"bytes={i * 70_000}-" for i in range(1, 10))]
 
 
 def passing_fault(hub, files, tmp_path, fault, words):
