@@ -15,7 +15,7 @@ ENV = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONF
 MODEL = ["generate", "--model", "Qwen/Qwen3-0.6B", "--dummy-weight", "--num-pages", "2000"]
 WAYS = {"one process, two threads": ["build/minisgl", *MODEL, "--threads", "2"],
         "one process, two ranks": ["build/minisgl", *MODEL, "--tp", "2", "--threads", "2"],
-        "two processes over MPI": ["mpirun", "--bind-to", "none", "-np", "2", "build/minisgl", *MODEL, "--tp", "2", "--threads", "1"]}
+        "two processes over MPI": ["mpirun", "--bind-to", "core", "-np", "2", "build/minisgl", *MODEL, "--tp", "2", "--threads", "1"]}
 
 
 def batch(streams, n_in, n_out):
