@@ -5,9 +5,22 @@
 #include "version.h"
 
 #include <jansson.h>
+#include <stdio.h>
 
 static json_t *size(size_t n) { return json_integer((json_int_t)n); }
-static json_t *text(const char *s) { return s[0] ? json_string(s) : json_null(); }
+
+/* Names of folders and processes may be no UTF-8. */
+static json_t *words(const char *s) {
+    json_t *j = json_string(s);
+    if (j) return j;
+    char plain[512];
+    snprintf(plain, sizeof plain, "%s", s);
+    for (char *p = plain; *p; p++)
+        if ((unsigned char)*p >= 0x80) *p = '?';
+    return json_string(plain);
+}
+
+static json_t *text(const char *s) { return s[0] ? words(s) : json_null(); }
 static json_t *positive(double x) { return x > 0 ? json_real(x) : json_null(); }
 static json_t *count(int n) { return n > 0 ? json_integer(n) : json_null(); }
 
@@ -97,9 +110,9 @@ static json_t *degree(const struct doctor_degree *g) {
 static json_t *model(const struct doctor *d) {
     json_t *degrees = json_array();
     for (int i = 0; i < DOCTOR_DEGREES; i++) json_array_append_new(degrees, degree(&d->degree[i]));
-    return json_pack("{s:s, s:s, s:i, s:s, s:i, s:s, s:o}", "name", d->o->model, "architecture", d->config.arch->name,
-                     "layers", d->config.n_layers, "dtype", dtype_name(d->config.dtype), "longest_sequence", d->max_len,
-                     "ranks_on", d->on_gpu ? "gpu" : "cpu", "degrees", degrees);
+    return json_pack("{s:o, s:s, s:i, s:s, s:i, s:s, s:o}", "name", words(d->o->model), "architecture",
+                     d->config.arch->name, "layers", d->config.n_layers, "dtype", dtype_name(d->config.dtype),
+                     "longest_sequence", d->max_len, "ranks_on", d->on_gpu ? "gpu" : "cpu", "degrees", degrees);
 }
 
 static json_t *ranks(const struct doctor_ranks *r) {
@@ -110,7 +123,7 @@ static json_t *ranks(const struct doctor_ranks *r) {
 
 void doctor_json(const struct doctor *d) {
     json_t *advice = json_array();
-    for (int i = 0; i < d->n_advice; i++) json_array_append_new(advice, json_string(d->advice[i]));
+    for (int i = 0; i < d->n_advice; i++) json_array_append_new(advice, words(d->advice[i]));
     json_t *mpi = json_pack("{s:b, s:o}", "found", d->mpirun[0] != 0, "version", text(d->mpirun));
     json_t *all = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "version", MINISGL_VERSION, "device",
                             d->maker->name, "why_cpu", text(d->why_cpu), "gpus", gpus(d), "cpu", cpu(d), "memory",

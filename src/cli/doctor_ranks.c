@@ -1,5 +1,5 @@
-/* doctor_ranks.c: how fast ranks that are threads of this process exchange sums: a group is made for the measurement
- * and released. The caller's thread is rank 0. */
+/* doctor_ranks.c: how fast ranks that are threads of this process exchange sums: a group of threads is made for the measurement and
+ * released. */
 #include "cli/doctor.h"
 
 #include "base/clock.h"
@@ -7,6 +7,7 @@
 #include "comm/comm.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 
 enum { SMALL_ROUNDS = 501, LARGE_ROUNDS = 9, SPIN_NS = 40000 };
@@ -17,6 +18,7 @@ struct member {
     struct comm *comm;
     float *buf;
     uint64_t took[SMALL_ROUNDS]; /* ns */
+    uint64_t small, large;       /* medians of them */
     int failed;
 };
 
@@ -37,15 +39,21 @@ static uint64_t sums(struct member *m, size_t bytes, int rounds) {
     return m->took[rounds / 2];
 }
 
-static void both(struct member *m, struct doctor_ranks *r) {
-    uint64_t small = sums(m, DOCTOR_SMALL, SMALL_ROUNDS), large = sums(m, DOCTOR_LARGE, LARGE_ROUNDS);
-    if (!r || m->failed) return;
-    r->small = (double)small / 1e9;
-    r->large = (double)large / 1e9;
+/* Each rank on a processor of its own: left alone, the system wakes two that talk on the same one. */
+static void pin(int to) {
+    cpu_set_t may, one;
+    if (sched_getaffinity(0, sizeof may, &may)) return;
+    CPU_ZERO(&one);
+    for (int cpu = 0, n = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &may) && n++ == to) CPU_SET(cpu, &one);
+    sched_setaffinity(0, sizeof one, &one);
 }
 
 static void *run(void *arg) {
-    both(arg, NULL);
+    struct member *m = arg;
+    pin(m->comm->rank);
+    m->small = sums(m, DOCTOR_SMALL, SMALL_ROUNDS);
+    m->large = sums(m, DOCTOR_LARGE, LARGE_ROUNDS);
     return NULL;
 }
 
@@ -59,11 +67,14 @@ void doctor_measure_ranks(struct doctor_ranks *r, int n) {
         m[i].comm = comm_threads_rank(group, i);
         m[i].buf = mem_zalloc(DOCTOR_LARGE, 1);
     }
-    int started = 1;
+    int started = 0;
     while (started < n && !pthread_create(&m[started].thread, NULL, run, &m[started])) started++;
     if (started < n) comm_threads_fail(group, started, "no thread can be started");
-    both(&m[0], r);
-    for (int i = 1; i < started; i++) pthread_join(m[i].thread, NULL);
+    for (int i = 0; i < started; i++) pthread_join(m[i].thread, NULL);
+    if (started == n && !m[0].failed) {
+        r->small = (double)m[0].small / 1e9;
+        r->large = (double)m[0].large / 1e9;
+    }
     for (int i = 0; i < n; i++) free(m[i].buf);
     free(m);
     comm_threads_free(group);

@@ -41,7 +41,7 @@ const char *time_words(char out[24], double s) {
 }
 
 void progress_init(struct progress *p, const char *name) {
-    *p = (struct progress){.name = name, .terminal = isatty(STDERR_FILENO), .start = clock_ns()};
+    *p = (struct progress){.name = name, .terminal = log_on_terminal(), .start = clock_ns()};
     p->shown = p->start;
 }
 

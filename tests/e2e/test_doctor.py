@@ -135,6 +135,13 @@ def test_a_degree_that_does_not_divide_is_named(tmp_path):
     assert "ffn width (705)" in j["model"]["degrees"][1]["why"]
 
 
+def test_names_that_are_no_text(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    shutil.copytree(os.fsencode(ROOT / "models/builtin"), folder)
+    r = subprocess.run([os.fsencode(PROGRAM), b"doctor", b"--json", b"--model", folder], capture_output=True, cwd=ROOT, timeout=60)
+    assert r.returncode == 0 and json.loads(r.stdout)["model"]["name"].endswith("/caf?"), r.stderr
+
+
 def test_wrong_requests():
     r = subprocess.run([PROGRAM, "doctor", "--model", "/nonexistent"], capture_output=True, text=True, cwd=ROOT)
     assert r.returncode == 2 and "/nonexistent" in r.stderr and r.stdout == ""
