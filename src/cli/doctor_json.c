@@ -33,7 +33,7 @@ static json_t *process(const struct gpu_process *p) {
 
 static json_t *gpu(const struct gpu *g) {
     json_t *processes = json_array();
-    for (int i = 0; i < g->n_processes && i < GPU_PROCESSES_MAX; i++)
+    for (int i = 0; i < g->n_listed; i++)
         json_array_append_new(processes, process(&g->process[i]));
     return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:b, s:i, s:o, s:o}", "name", text(g->name), "uuid",
                      text(g->uuid), "bus", text(g->bus), "memory", size(g->memory), "free", size(g->free),

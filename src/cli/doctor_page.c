@@ -17,12 +17,12 @@ static void print_gpu(int i, const struct gpu *g) {
     if (g->n_links) printf(", %d NVLinks", g->n_links);
     if (g->pcie_width) printf(", PCIe %d x%d", g->pcie_generation, g->pcie_width);
     printf("%s\n", g->mig ? ", MIG" : "");
-    for (int p = 0; p < g->n_processes && p < GPU_PROCESSES_MAX; p++) {
+    for (int p = 0; p < g->n_listed; p++) {
         printf("       process %u %s", g->process[p].pid, g->process[p].name);
         if (g->process[p].memory) printf(" %.2f GB", gb(g->process[p].memory));
         printf("\n");
     }
-    if (g->n_processes > GPU_PROCESSES_MAX) printf("       and %d more\n", g->n_processes - GPU_PROCESSES_MAX);
+    if (g->n_processes > g->n_listed) printf("       and %d more\n", g->n_processes - g->n_listed);
 }
 
 static void print_topology(const struct gpus *g) {

@@ -132,11 +132,13 @@ static void name_process(struct gpu_process *p) {
 static void read_processes(const struct nvml *v, nv_device d, struct gpu *g) {
     struct nv_process list[64];
     unsigned n = sizeof list / sizeof *list;
-    if (!v->processes || v->processes(d, &n, list) != NV_OK) return;
+    int rc = v->processes ? v->processes(d, &n, list) : NV_NOT_FOUND;
+    if (rc == NV_TOO_SMALL) g->n_processes = (int)n; /* more than anybody would read: told by number */
+    if (rc != NV_OK) return;
     for (unsigned i = 0; i < n && i < sizeof list / sizeof *list; i++) {
         if (list[i].pid == (unsigned)getpid()) continue;
-        if (g->n_processes < GPU_PROCESSES_MAX) {
-            struct gpu_process *p = &g->process[g->n_processes];
+        if (g->n_listed < GPU_PROCESSES_MAX) {
+            struct gpu_process *p = &g->process[g->n_listed++];
             p->pid = list[i].pid;
             p->memory = list[i].memory == ~0ull ? 0 : (size_t)list[i].memory;
             name_process(p);

@@ -23,7 +23,7 @@ struct gpu {
     int pcie_generation, pcie_width;  /* the most that card and slot can; 0: not told */
     int n_links;                      /* NVLinks that are up */
     bool mig;                         /* cut into instances: tensor parallelism needs whole GPUs */
-    int n_processes;                  /* others on this GPU; at most GPU_PROCESSES_MAX are listed */
+    int n_processes, n_listed;        /* others on this GPU; the first of them are listed */
     struct gpu_process process[GPU_PROCESSES_MAX];
     char trouble[128]; /* what the driver could not tell of it; empty: all well */
 };

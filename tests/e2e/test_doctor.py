@@ -187,6 +187,8 @@ def test_troubles_of_gpus_are_named(driver):
     assert j["gpus"]["list"][0]["n_processes"] == 20 and len(j["gpus"]["list"][0]["processes"]) == 16
     assert j["gpus"]["list"][0]["processes"][0]["pid"] == 1
     assert "and 4 more" in doctor(env=driver(gpus=4, busy=20))
+    many = report(env=driver(gpus=1, busy=200))
+    assert many["gpus"]["list"][0]["n_processes"] == 200 and many["gpus"]["list"][0]["processes"] == []
 
 
 @pytest.mark.parametrize("fake, says", [
