@@ -3,8 +3,9 @@
  *
  *   build/bench/ops/cpu [THREADS [ISA [all|model|ops|attention|read [SEQUENCES]]]]
  *
- * SEQUENCES: only the decode of so many (1, 4, 8, 16, 32), or 512: only the prefill. Best of several runs, and the median beside it: what is between them is what others did on the machine. For the whole model also
- * the processor time of a step, divided by the threads: what the wall clock would say were nobody else there. */
+ * SEQUENCES: only the decode of so many (1, 4, 8, 16, 32), or 124 or 512: only that prefill. Best of several runs, and the median
+ * beside it: what is between them is what others did on the machine. For the whole model also the processor time of a step, divided
+ * by the threads: what the wall clock would say were nobody else there. */
 #include "ceilings.h"
 
 #include "dev/cpu/half.h"
@@ -274,11 +275,15 @@ static void bench_model(struct bench *b, bool read_only, int32_t only) {
         printf("decode of %2d at 128: %6.2f ms (median %6.2f, processor %6.2f), %6.1f tok/s; %.2f of read, %.2f of arithmetic\n", seqs[i], t.best * 1e3,
                t.median * 1e3, t.cpu * 1e3, seqs[i] / t.best, bytes / t.best * 1e-9 / b->c.read_gbs, flop / t.best * 1e-9 / b->flops);
     }
-    if (only && only != 512) return;
-    struct timing t = repeat(b, 1, 512, 0, true, 5);
-    double flop = 2 * layer_weights * 512 + 2.0 * V * E + 4.0 * LAYERS * H * D * 512 * 256.5;
-    printf("prefill of 512: %.1f ms (median %.1f, processor %.1f), %.1f tok/s; %.2f of arithmetic\n", t.best * 1e3, t.median * 1e3, t.cpu * 1e3, 512 / t.best,
-           flop / t.best * 1e-9 / b->flops);
+    static const int32_t prompts[] = {124, 512};
+    for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++) {
+        int32_t n = prompts[i];
+        if (only && only != n) continue;
+        struct timing t = repeat(b, 1, n, 0, true, 5);
+        double flop = 2 * layer_weights * n + 2.0 * V * E + 4.0 * LAYERS * H * D * n * (n + 1) / 2.0;
+        printf("prefill of %d: %.1f ms (median %.1f, processor %.1f), %.1f tok/s; %.2f of arithmetic\n", n, t.best * 1e3, t.median * 1e3, t.cpu * 1e3,
+               n / t.best, flop / t.best * 1e-9 / b->flops);
+    }
 }
 
 int main(int argc, char **argv) {
