@@ -35,16 +35,42 @@ double lengths_alive(const struct lengths *l, int32_t n, int32_t t) {
     return (double)(l->above[length_bucket(n + t)] / now);
 }
 
+/* What the factors but i and j leave of the sum for i. */
+static double rest_for(const struct pace *p, int i, int j) {
+    double rest = p->xy[i];
+    for (int k = 0; k < PACE_PARTS; k++) rest -= k == i || k == j ? 0 : p->xx[i][k] * p->of[k];
+    return rest;
+}
+
+static void solve_one(struct pace *p, int i) {
+    double rest = rest_for(p, i, i);
+    if (p->xx[i][i] > 0) p->of[i] = rest > 0 ? rest / p->xx[i][i] : 0;
+}
+
+/* Two that often go together, at once where the steps tell them apart. */
+static void solve_two(struct pace *p, int i, int j) {
+    static const double CLEAR = 1e-3;
+    double both = p->xx[i][i] * p->xx[j][j], det = both - p->xx[i][j] * p->xx[i][j];
+    if (det > CLEAR * both) {
+        double a = rest_for(p, i, j), b = rest_for(p, j, i);
+        double x = (a * p->xx[j][j] - b * p->xx[i][j]) / det, y = (b * p->xx[i][i] - a * p->xx[i][j]) / det;
+        if (x >= 0 && y >= 0) {
+            p->of[i] = x, p->of[j] = y;
+            return;
+        }
+    }
+    solve_one(p, i);
+    solve_one(p, j);
+}
+
 /* Gauss-Seidel on the normal equations, from the factors as they are: what the steps of late do not tell apart stays as
  * it was, and no factor becomes negative. */
 static void solve(struct pace *p) {
     enum { SWEEPS = 4 };
-    for (int k = 0; k < SWEEPS; k++)
-        for (int i = 0; i < PACE_PARTS; i++) {
-            double rest = p->xy[i];
-            for (int j = 0; j < PACE_PARTS; j++) rest -= j == i ? 0 : p->xx[i][j] * p->of[j];
-            if (p->xx[i][i] > 0) p->of[i] = rest > 0 ? rest / p->xx[i][i] : 0;
-        }
+    for (int k = 0; k < SWEEPS; k++) {
+        solve_two(p, PACE_TOKEN, PACE_PAIR);
+        solve_two(p, PACE_FIXED, PACE_READ);
+    }
 }
 
 /* A step counts FADE times as much with each one after it, and errors count relative to its length. */
