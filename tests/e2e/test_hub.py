@@ -519,10 +519,11 @@ def test_killed_again_and_again(hub, files, tmp_path, source):
         with started(hub, tmp_path, *args) as p:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 ended = p.wait(moments.uniform(0.02, 0.4 + kills / 20))
+                assert ended == 0, p.stderr.read()
                 break
         names = whole_files(tmp_path, files, source)
         assert "config.json" not in names or weight_names(files) <= names
-    assert ended == 0 and kills > 2
+    assert ended == 0 and kills, kills
     check = good(run(hub, tmp_path, *args, "--offline"))
     assert check.out == good(run(hub, tmp_path / "once", *args)).out
 
