@@ -290,6 +290,23 @@ static void scheduler_errors_are_statuses(void **state) {
     }
 }
 
+static void a_bucket_holds_its_bound(void **state) {
+    (void)state;
+    static const struct histo_scale scale = {.n = 3, .bound = {1, 10, 100}};
+    static const struct {
+        uint64_t v;
+        int bucket;
+    } rows[] = {{0, 0}, {1, 0}, {2, 1}, {10, 1}, {11, 2}, {100, 2}, {101, 3}, {UINT32_MAX, 3}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct histo h = {0};
+        histo_add(&h, &scale, rows[i].v, 3);
+        for (int k = 0; k <= scale.n; k++) assert_int_equal(h.count[k], k == rows[i].bucket ? 3 : 0);
+        assert_int_equal(h.sum, 3 * rows[i].v);
+    }
+    for (int i = 1; i < stats_times.n; i++) assert_true(stats_times.bound[i - 1] < stats_times.bound[i]);
+    for (int i = 1; i < stats_tokens.n; i++) assert_true(stats_tokens.bound[i - 1] < stats_tokens.bound[i]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chat_whole),
@@ -301,6 +318,7 @@ int main(void) {
         cmocka_unit_test(small_routes),
         cmocka_unit_test(one_connection_many_requests),
         cmocka_unit_test(scheduler_errors_are_statuses),
+        cmocka_unit_test(a_bucket_holds_its_bound),
     };
     return cmocka_run_group_tests_name("serve", tests, open_rig, close_rig);
 }
