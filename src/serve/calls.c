@@ -250,10 +250,11 @@ static void take_news(const struct news *n, uint64_t now, struct call **touched)
 void calls_news(struct serve *s) {
     struct news list[NEWS_AT_ONCE];
     struct call *touched = NULL;
-    uint64_t now = clock_ns();
+    uint64_t now;
     int n;
     do {
         n = outbox_take(&s->box, list, NEWS_AT_ONCE, false);
+        now = clock_ns(); /* not before: nothing in the list is later */
         for (int i = 0; i < n; i++) take_news(&list[i], now, &touched);
     } while (n == NEWS_AT_ONCE);
     for (struct call *c = touched, *next; c; c = next) {

@@ -1,4 +1,5 @@
 """Bad requests to the real program: its memory does not grow with them; pairs of parameters; prompts at the edges."""
+
 import concurrent.futures
 import http.client
 import itertools
@@ -43,23 +44,44 @@ C, CHAT, GEN = "/v1/completions", "/v1/chat/completions", "/generate"
 SAY = [{"role": "user", "content": "hi"}]
 BAD = [
     # C: JSON
-    (C, b"{"), (C, b"null"), (C, b'{"prompt":"\xff"}'), (C, b'{"x":' + b"[" * 5000), (C, b'{"prompt":"a","prompt":"b"}'),
+    (C, b"{"),
+    (C, b"null"),
+    (C, b'{"prompt":"\xff"}'),
+    (C, b'{"x":' + b"[" * 5000),
+    (C, b'{"prompt":"a","prompt":"b"}'),
     (C, b'{"prompt":"' + b"\\u0000" * 2000 + b'","temperature":9}'),
     # D: parameters
-    (C, {"prompt": "a", "n": 5000000}), (C, {"prompt": "a", "temperature": 1e300}), (C, {"prompt": "a", "logprobs": 10**9}),
-    (C, {"prompt": "a", "stop": ["x" * 1000] * 5}), (C, {"prompt": "a", "stop_token_ids": [10**9]}), (C, {"prompt": "a", "max_tokens": 10**12}),
-    (C, {"prompt": "a", "logit_bias": {"9" * 50: 1}}), (C, {"prompt": "a", "cache_salt": "x" * 1000}), (C, {"prompt": "a", "model": "y" * 5000}),
+    (C, {"prompt": "a", "n": 5000000}),
+    (C, {"prompt": "a", "temperature": 1e300}),
+    (C, {"prompt": "a", "logprobs": 10**9}),
+    (C, {"prompt": "a", "stop": ["x" * 1000] * 5}),
+    (C, {"prompt": "a", "stop_token_ids": [10**9]}),
+    (C, {"prompt": "a", "max_tokens": 10**12}),
+    (C, {"prompt": "a", "logit_bias": {"9" * 50: 1}}),
+    (C, {"prompt": "a", "cache_salt": "x" * 1000}),
+    (C, {"prompt": "a", "model": "y" * 5000}),
     # E: prompts
-    (C, {"prompt": ""}), (C, {"prompt": [[-1]]}), (C, {"prompt": list(range(3000))}), (C, {"prompt": "word " * 3000}), (C, {"prompt": ["a", 5]}),
-    (C, {"prompt": ["a"] * 1100}), (GEN, {"prompt_token_ids": [2560]}),
+    (C, {"prompt": ""}),
+    (C, {"prompt": [[-1]]}),
+    (C, {"prompt": list(range(3000))}),
+    (C, {"prompt": "word " * 3000}),
+    (C, {"prompt": ["a", 5]}),
+    (C, {"prompt": ["a"] * 1100}),
+    (GEN, {"prompt_token_ids": [2560]}),
     # C21, F: messages and templates
-    (CHAT, {"messages": []}), (CHAT, {"messages": [{"role": "nobody", "content": "x"}] * 100}), (CHAT, {"messages": SAY, "chat_template": "{{ x }}"}),
-    (CHAT, {"messages": SAY, "chat_template_kwargs": {"messages": 1}}), (CHAT, {"messages": [{"role": "user", "content": "word " * 3000}]}),
-    (CHAT, {"messages": SAY, "tools": [{"type": "function", "function": {"name": "f"}}]}), (CHAT, {"messages": SAY, "response_format": {"type": "json_object"}}),
+    (CHAT, {"messages": []}),
+    (CHAT, {"messages": [{"role": "nobody", "content": "x"}] * 100}),
+    (CHAT, {"messages": SAY, "chat_template": "{{ x }}"}),
+    (CHAT, {"messages": SAY, "chat_template_kwargs": {"messages": 1}}),
+    (CHAT, {"messages": [{"role": "user", "content": "word " * 3000}]}),
+    (CHAT, {"messages": SAY, "tools": [{"type": "function", "function": {"name": "f"}}]}),
+    (CHAT, {"messages": SAY, "response_format": {"type": "json_object"}}),
     ("/nowhere", {"x": 1}),
 ]
 FRAMES = [  # A
-    b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET / HTTP/1.1\r\nHost: t\r\nX: " + b"a" * 9000 + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"GET / HTTP/1.1\r\nHost: t\r\nX: " + b"a" * 9000 + b"\r\n\r\n",
     b"POST /generate HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
     b"POST /generate HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: -1\r\n\r\n",
     b"POST /generate HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{",
@@ -86,6 +108,7 @@ def test_memory_does_not_grow_with_bad_requests(start):
         for data in FRAMES:
             for _ in range(times):
                 assert raw(s, data)[:13] in (b"HTTP/1.1 400 ", b"HTTP/1.1 431 ", b"HTTP/1.1 408 ", b"")
+
     bodies(40)
     frames(20)
     fds = len(os.listdir(f"/proc/{s.process.pid}/fd"))
@@ -104,11 +127,28 @@ def test_memory_does_not_grow_with_bad_requests(start):
 
 # Every two of these in one request, with what else they need.
 VALUES = {
-    "stream": [True], "n": [3], "logprobs": [0, 20], "echo": [True], "max_tokens": [0, 1, 9], "temperature": [0, 1e-9, 0.7, 2],
-    "top_k": [-1, 1, 2560], "top_p": [1e-9, 0.5, 1], "min_p": [0, 1], "seed": [0, -(2**63)], "stop": ["e", ["a", "b", "c", "\n"]],
-    "stop_token_ids": [[0, 2559], []], "ignore_eos": [True], "include_stop_str_in_output": [True], "skip_special_tokens": [False],
-    "add_special_tokens": [False], "cache_salt": ["tenant"], "best_of": [1, 3], "stream_options": [{"include_usage": True}],
-    "presence_penalty": [0], "min_tokens": [0], "response_format": [{"type": "text"}],
+    "stream": [True],
+    "n": [3],
+    "logprobs": [0, 20],
+    "echo": [True],
+    "max_tokens": [0, 1, 9],
+    "temperature": [0, 1e-9, 0.7, 2],
+    "top_k": [-1, 1, 2560],
+    "top_p": [1e-9, 0.5, 1],
+    "min_p": [0, 1],
+    "seed": [0, -(2**63)],
+    "stop": ["e", ["a", "b", "c", "\n"]],
+    "stop_token_ids": [[0, 2559], []],
+    "ignore_eos": [True],
+    "include_stop_str_in_output": [True],
+    "skip_special_tokens": [False],
+    "add_special_tokens": [False],
+    "cache_salt": ["tenant"],
+    "best_of": [1, 3],
+    "stream_options": [{"include_usage": True}],
+    "presence_penalty": [0],
+    "min_tokens": [0],
+    "response_format": [{"type": "text"}],
 }
 
 
@@ -132,10 +172,11 @@ def test_all_pairs_of_parameters(server):
         call, failed = Caller(server), []
         for fields in part:
             status, text = call(C, {"prompt": "The server", "max_tokens": 4, **fields})
-            right = (200 if allowed(fields) else 400)
+            right = 200 if allowed(fields) else 400
             if status != right or (status == 200) != (b'"error"' not in text):
                 failed.append((fields, status, text[:300]))
         return failed
+
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         failed = sum(pool.map(ask, [asks[i::8] for i in range(8)]), [])
     assert not failed, failed[:5]
@@ -143,13 +184,24 @@ def test_all_pairs_of_parameters(server):
 
 def test_prompts_at_the_edges(server):
     call = Caller(server)
-    for prompt in ("<|im_end|>", "<|im_start|><|im_end|>", " ", "\n", "\u0000", "\u202e", "e\u0301" * 20, "\U0001f469\u200d\U0001f469" * 10):
+    for prompt in (
+        "<|im_end|>",
+        "<|im_start|><|im_end|>",
+        " ",
+        "\n",
+        "\u0000",
+        "\u202e",
+        "e\u0301" * 20,
+        "\U0001f469\u200d\U0001f469" * 10,
+    ):
         status, text = call(C, {"prompt": prompt, "max_tokens": 3})
         assert status == 200, (prompt, text)
     # a mebibyte of one character: refused by its length, or by its tokens, never cut
     for one in ("A", " ", "\n", "1", "中", "\U0001f600", "\u0301", "'s"):
-        for path, body in ((C, {"prompt": one * (2**20 // len(one.encode()))}),
-                           (CHAT, {"messages": [{"role": "user", "content": one * (2**20 // len(one.encode()))}]})):
+        for path, body in (
+            (C, {"prompt": one * (2**20 // len(one.encode()))}),
+            (CHAT, {"messages": [{"role": "user", "content": one * (2**20 // len(one.encode()))}]}),
+        ):
             status, text = call(path, body)
             assert status == 400 and json.loads(text)["error"]["code"] == "context_length_exceeded", (one, text[:300])
     assert call(C, {"prompt": "The server", "max_tokens": 1})[0] == 200

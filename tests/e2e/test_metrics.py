@@ -1,5 +1,6 @@
 """GET /metrics: text that a strict parser takes, names that vLLM's dashboards query, and figures that are what was sent.
 POST /flush_cache."""
+
 import collections
 import json
 import re
@@ -11,7 +12,9 @@ import httpx
 import pytest
 
 LABELS = {"engine": "0", "model_name": "builtin"}
-SAMPLE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (\S+)')
+SAMPLE = re.compile(
+    r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (\S+)'
+)
 LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|$)')
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]Inf|NaN")
 
@@ -33,7 +36,9 @@ def parse(text):
             continue
         m = SAMPLE.fullmatch(line)
         assert m and NUMBER.fullmatch(m[3]), line
-        labels = dict((k, re.sub(r"\\(.)", lambda e: {"n": "\n"}.get(e[1], e[1]), v)) for k, v in LABEL.findall(m[2] or ""))
+        labels = dict(
+            (k, re.sub(r"\\(.)", lambda e: {"n": "\n"}.get(e[1], e[1]), v)) for k, v in LABEL.findall(m[2] or "")
+        )
         assert len(labels) == len(LABEL.findall(m[2] or ""))
         kind, samples = families[current]
         suffixes = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
@@ -118,7 +123,11 @@ def test_the_text_is_right_and_has_the_names(start):
     except ImportError:
         print("prometheus_client is not installed: its parser is not asked, only this file's own")
         return
-    theirs = {(x.name, tuple(sorted(x.labels.items()))): x.value for f in text_string_to_metric_families(m.text) for x in f.samples}
+    theirs = {
+        (x.name, tuple(sorted(x.labels.items()))): x.value
+        for f in text_string_to_metric_families(m.text)
+        for x in f.samples
+    }
     ours = {k: v for _, samples in m.families.values() for k, v in samples.items()}
     assert theirs == ours
 
@@ -130,12 +139,19 @@ def test_figures_are_what_was_sent(start):
     def add(usage):
         generated.append(usage["completion_tokens"])
         prompts.append(usage["prompt_tokens"])
+
     for i in range(5):
         add(complete(s, prompt="The server and option %d" % i, max_tokens=6 + i, ignore_eos=True)["usage"])
-    assert s.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "Which port?"}], "temperature": 0}).json()[
-        "choices"][0]["finish_reason"] == "stop"
-    chat = s.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "Which port?"}], "temperature": 0,
-                                           "max_tokens": 30}).json()
+    assert (
+        s.post(
+            "/v1/chat/completions", {"messages": [{"role": "user", "content": "Which port?"}], "temperature": 0}
+        ).json()["choices"][0]["finish_reason"]
+        == "stop"
+    )
+    chat = s.post(
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "Which port?"}], "temperature": 0, "max_tokens": 30},
+    ).json()
     whole = complete(s, prompt="The server", max_tokens=20, ignore_eos=True)
     add(whole["usage"])
     # a stop string is a stop, not an abort, and its spare tokens are not counted
@@ -150,9 +166,17 @@ def test_figures_are_what_was_sent(start):
     many = complete(s, prompt=["The server", "The model"], n=3, max_tokens=4, ignore_eos=True)
     m = Metrics(s)
     # all that one call asks for
-    assert m("vllm:generation_tokens_total") - before("vllm:generation_tokens_total") == many["usage"]["completion_tokens"] == 24
+    assert (
+        m("vllm:generation_tokens_total") - before("vllm:generation_tokens_total")
+        == many["usage"]["completion_tokens"]
+        == 24
+    )
     assert m("vllm:prompt_tokens_total") - before("vllm:prompt_tokens_total") == 3 * many["usage"]["prompt_tokens"]
-    assert m("vllm:request_success_total", finished_reason="length") - before("vllm:request_success_total", finished_reason="length") == 6
+    assert (
+        m("vllm:request_success_total", finished_reason="length")
+        - before("vllm:request_success_total", finished_reason="length")
+        == 6
+    )
     assert m("vllm:request_params_n_bucket", le="2.0") == before("vllm:request_params_n_bucket", le="2.0")
     assert m("vllm:request_params_n_bucket", le="5.0") == before("vllm:request_params_n_bucket", le="5.0") + 1
     assert m("http_requests_total", **nolabels("/v1/completions", "4xx")) == 3
@@ -166,17 +190,33 @@ def test_figures_are_what_was_sent(start):
     assert m("vllm:request_success_total", finished_reason="length") == n - 3
     for reason in ("abort", "timeout", "error"):
         assert m("vllm:request_success_total", finished_reason=reason) == 0
-    for name in ("e2e_request_latency", "time_to_first_token", "request_queue_time", "request_prefill_time",
-                 "request_decode_time", "request_inference_time", "request_time_per_output_token"):
+    for name in (
+        "e2e_request_latency",
+        "time_to_first_token",
+        "request_queue_time",
+        "request_prefill_time",
+        "request_decode_time",
+        "request_inference_time",
+        "request_time_per_output_token",
+    ):
         assert m(f"vllm:{name}_seconds_count") == n, name
     assert m("vllm:inter_token_latency_seconds_count") == n_tokens - n
     assert m("vllm:request_generation_tokens_sum") == n_tokens and m("vllm:request_generation_tokens_count") == n
     assert m("vllm:request_prompt_tokens_sum") == n_prompt
     assert m("vllm:request_generation_tokens_bucket", le="5.0") == 6 + (generated[-1] <= 5)
     # time adds up: queue + prefill = first token; first token + decode <= end
-    t = {k: m(f"vllm:{k}_seconds_sum") for k in ("e2e_request_latency", "time_to_first_token", "request_queue_time",
-                                                 "request_prefill_time", "request_decode_time", "request_inference_time",
-                                                 "inter_token_latency")}
+    t = {
+        k: m(f"vllm:{k}_seconds_sum")
+        for k in (
+            "e2e_request_latency",
+            "time_to_first_token",
+            "request_queue_time",
+            "request_prefill_time",
+            "request_decode_time",
+            "request_inference_time",
+            "inter_token_latency",
+        )
+    }
     assert t["request_queue_time"] + t["request_prefill_time"] == pytest.approx(t["time_to_first_token"], abs=1e-6)
     assert t["request_prefill_time"] + t["request_decode_time"] == pytest.approx(t["request_inference_time"], abs=1e-6)
     assert t["inter_token_latency"] == pytest.approx(t["request_decode_time"], abs=1e-3)
@@ -197,7 +237,9 @@ def test_what_is_there_now(start):
     """Gauges, and clients that leave: one that was running, one that was waiting."""
     s = start("--max-running-requests", 1)
     body = json.dumps({"prompt": "a", "max_tokens": 900, "ignore_eos": True, "stream": True}).encode()
-    head = (f"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n").encode()
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
     clients = []
     for _ in range(3):
         clients.append(socket.create_connection(("127.0.0.1", s.port)))
@@ -229,7 +271,13 @@ def wait_for(s, true, seconds=20):
 def test_labels_are_escaped(start):
     name = 'a "quoted" \\ back\nslash é'
     s = start("--served-model-name", name)
-    labels = {k: v for _, samples in Metrics(s).families.values() for (n, l), _ in samples.items() for k, v in l if k == "model_name"}
+    labels = {
+        k: v
+        for _, samples in Metrics(s).families.values()
+        for (n, l), _ in samples.items()
+        for k, v in l
+        if k == "model_name"
+    }
     assert labels == {"model_name": name}
 
 
@@ -261,6 +309,7 @@ def test_scraping_beside_streams(start):
             except Exception as e:  # told below, in the test's own thread
                 failed.append(e)
                 return
+
     threads = [threading.Thread(target=scrape) for _ in range(2)]
     for t in threads:
         t.start()
@@ -279,6 +328,7 @@ def test_flush_cache(start):
 
     def cached():
         return complete(s, prompt=long, max_tokens=2)["usage"]["prompt_tokens_details"]["cached_tokens"]
+
     assert cached() == 0 and cached() > 0
     assert Metrics(s)("minisgl:kv_cache_pages", kind="cached") > 0
     r = httpx.post(s.url + "/flush_cache")

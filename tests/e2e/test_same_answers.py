@@ -1,6 +1,7 @@
 """The same 500 requests with shared beginnings, some of whose clients leave, in a pool so small that requests are put back hundreds
 of times: every text is byte for byte what the request gets when it runs alone. For both caches, page sizes 1, 16 and 64, overlap
 on and off; a few of these settings in the short run, all twelve with MINISGL_TEST_LONG=1."""
+
 import asyncio
 import itertools
 import json
@@ -21,12 +22,28 @@ CONTEXT, POOL, AT_ONCE = 320, 1024, 64  # tokens of the longest sequence, and of
 
 def requests():
     r = random.Random(20)
-    topics = ["the option table", "four GPUs", "the port", "memory", "the prefix cache", "page size", "streams", "templates"]
-    heads = [f"You are a help desk. Answer about {t} only, and be short. The user has read the manual twice. " * (1 + 2 * (i % 2))
-             for i, t in enumerate(topics)]
+    topics = [
+        "the option table",
+        "four GPUs",
+        "the port",
+        "memory",
+        "the prefix cache",
+        "page size",
+        "streams",
+        "templates",
+    ]
+    heads = [
+        f"You are a help desk. Answer about {t} only, and be short. The user has read the manual twice. "
+        * (1 + 2 * (i % 2))
+        for i, t in enumerate(topics)
+    ]
     for _ in range(500):
-        ask = {"prompt": f"{r.choice(heads)}Question {r.randrange(60)}: what does {r.choice(topics)} do with {r.choice(topics)}?",
-               "max_tokens": r.randint(2, 5) if r.random() < 0.1 else r.randint(80, 150), "ignore_eos": True, "logprobs": 1}
+        ask = {
+            "prompt": f"{r.choice(heads)}Question {r.randrange(60)}: what does {r.choice(topics)} do with {r.choice(topics)}?",
+            "max_tokens": r.randint(2, 5) if r.random() < 0.1 else r.randint(80, 150),
+            "ignore_eos": True,
+            "logprobs": 1,
+        }
         ask.update({"temperature": 0} if r.random() < 0.5 else {"temperature": 1.0, "seed": r.randrange(1000)})
         yield ask
 
@@ -37,8 +54,16 @@ def small(tmp_path_factory):
     model = tmp_path_factory.mktemp("small") / "model"
     shutil.copytree(ROOT / "models" / "builtin", model, ignore=shutil.ignore_patterns("*.safetensors"))
     config = json.loads((model / "config.json").read_text())
-    config.update(hidden_size=64, intermediate_size=128, num_hidden_layers=2, max_window_layers=2, num_attention_heads=4,
-                  num_key_value_heads=2, head_dim=32, tie_word_embeddings=False)
+    config.update(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        max_window_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        tie_word_embeddings=False,
+    )
     (model / "config.json").write_text(json.dumps(config))
     return ["--model", model, "--dummy-weight"]
 
@@ -46,9 +71,26 @@ def small(tmp_path_factory):
 def run_alone(options):
     """(request, text, token ids, log-probabilities): one at a time, nothing shared, in a pool that holds all."""
     asks = list(requests())
-    out = subprocess.run([PROGRAM, "generate", *options, "--max-running-requests", "1", "--cache-type", "naive", "--threads", "1",
-                          "--max-seq-len-override", str(CONTEXT)], cwd=ROOT, check=True, capture_output=True, text=True,
-                         input="".join(json.dumps(a) + "\n" for a in asks)).stdout
+    out = subprocess.run(
+        [
+            PROGRAM,
+            "generate",
+            *options,
+            "--max-running-requests",
+            "1",
+            "--cache-type",
+            "naive",
+            "--threads",
+            "1",
+            "--max-seq-len-override",
+            str(CONTEXT),
+        ],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        input="".join(json.dumps(a) + "\n" for a in asks),
+    ).stdout
     answers = [json.loads(line) for line in out.splitlines()]
     assert len(answers) == len(asks)
     return [(a, x["text"], x["token_ids"], x["logprobs"]) for a, x in zip(asks, answers)]
@@ -69,8 +111,10 @@ async def answer(port, ask, leave_after):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         body = json.dumps({**ask, "stream": True}).encode()
-        writer.write(b"POST /generate HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nConnection: close\r\n"
-                     b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        writer.write(
+            b"POST /generate HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(body) + body
+        )
         await writer.drain()
         if leave_after == 0:
             await asyncio.sleep(0.02)
@@ -102,6 +146,7 @@ async def all_answers(port, alone, seed):
     async def one(ask, leave_after):
         async with gate:
             return await answer(port, ask, leave_after)
+
     leaves = [r.choice((0, 0, 1, 2, 5, 9)) if r.random() < 0.2 else None for _ in alone]
     return await asyncio.gather(*(one(ask, leave) for (ask, *_), leave in zip(alone, leaves)))
 
@@ -121,11 +166,17 @@ def check(s, alone, cache, page):
         if ended:
             assert (got, got_ids, got_logprobs) == (text, ids, logprobs), ask
         else:
-            assert text.startswith(got) and ids[:len(got_ids)] == got_ids and logprobs[:len(got_logprobs)] == got_logprobs, ask
+            assert (
+                text.startswith(got)
+                and ids[: len(got_ids)] == got_ids
+                and logprobs[: len(got_logprobs)] == got_logprobs
+            ), ask
     m = wait_for(s, lambda m: m("vllm:num_requests_running") == m("vllm:num_requests_waiting") == 0)
     aborts, put_back = m("vllm:request_success_total", finished_reason="abort"), m("vllm:num_preemptions_total")
-    print(f"{n_left} clients left, {aborts:.0f} requests ended by it, {put_back:.0f} put back, "
-          f"{m('minisgl:computed_prompt_tokens_total'):.0f} prompt tokens computed in {m('vllm:iteration_tokens_total_count'):.0f} steps")
+    print(
+        f"{n_left} clients left, {aborts:.0f} requests ended by it, {put_back:.0f} put back, "
+        f"{m('minisgl:computed_prompt_tokens_total'):.0f} prompt tokens computed in {m('vllm:iteration_tokens_total_count'):.0f} steps"
+    )
     # A short answer may be complete before its client's leaving is seen.
     assert 40 < aborts <= n_left
     assert put_back >= 100
@@ -135,8 +186,25 @@ def check(s, alone, cache, page):
 
 
 def serve(start, options, cache, page, overlap):
-    return start(*options, "--served-model-name", "builtin", "--cache-type", cache, "--page-size", page, "--overlap", overlap, "--num-pages", POOL // page + 1,
-                 "--max-seq-len-override", CONTEXT, "--max-running-requests", 32, "--max-prefill-length", 96)
+    return start(
+        *options,
+        "--served-model-name",
+        "builtin",
+        "--cache-type",
+        cache,
+        "--page-size",
+        page,
+        "--overlap",
+        overlap,
+        "--num-pages",
+        POOL // page + 1,
+        "--max-seq-len-override",
+        CONTEXT,
+        "--max-running-requests",
+        32,
+        "--max-prefill-length",
+        96,
+    )
 
 
 @pytest.mark.parametrize("cache, page, overlap", ALL if LONG else SHORT)
