@@ -171,7 +171,7 @@ __device__ __forceinline__ uint32_t key_of(float f) {
 /* (logit descending, id ascending) is this number descending; ids have 24 bits. */
 __device__ __forceinline__ uint64_t rank_of(float x, int id) { return (uint64_t)key_of(x) << 24 | (uint32_t)(0xffffff - id); }
 
-enum { LIST_MAX = 1024 };
+enum { LIST_MAX = 2048, BINS_A_UNIT = 64 };
 
 struct pick {
     const float *x;
@@ -283,13 +283,53 @@ __device__ uint64_t select_rank(const struct pick &p, uint64_t need, bool by_wei
     return prefix;
 }
 
-/* From here on only those that are kept, when they are few. */
-__device__ void shorten(struct pick &p, int *list) {
+/* How far below the largest logit, in bins: coarse, and never wrong about who comes first. */
+__device__ __forceinline__ int bin_of(const struct pick &p, float x) {
+    float far = (p.max - x) * BINS_A_UNIT;
+    return far < BUCKETS - 1 ? (int)far : BUCKETS - 1;
+}
+
+/* The first bin, from the largest logit down, at which the count (or weight) so far reaches `need`. */
+__device__ int find_bin(const unsigned long long *bucket, uint64_t need) {
+    __shared__ int s_bin;
+    if (threadIdx.x < 32) {
+        int from = 128 * (int)threadIdx.x;
+        uint64_t mine = 0;
+        for (int i = 0; i < 128; i++) mine += bucket[slot_of(from + i)];
+        uint64_t upto = mine;
+        for (int m = 1; m < 32; m <<= 1) {
+            uint64_t v = __shfl_up_sync(~0u, upto, m);
+            if ((int)threadIdx.x >= m) upto += v;
+        }
+        unsigned reached = __ballot_sync(~0u, upto >= need);
+        int who = reached ? __ffs(reached) - 1 : 31;
+        if ((int)threadIdx.x == who) {
+            uint64_t left = need - (upto - mine);
+            int b = from;
+            while (b < from + 127 && bucket[slot_of(b)] < left) left -= bucket[slot_of(b++)];
+            s_bin = b;
+        }
+    }
+    __syncthreads();
+    return s_bin;
+}
+
+/* Leave all but those who may be among the first `need` out of p, when so few remain that a list holds them: one histogram over
+ * coarse bins, in which the many unlikely tokens are spread well. */
+__device__ void shorten(struct pick &p, uint64_t need, bool by_weight, unsigned long long *bucket, int *list) {
     __shared__ int s_count;
+    for (int i = threadIdx.x; i < PADDED; i += PICK_THREADS) bucket[i] = 0;
     if (threadIdx.x == 0) s_count = 0;
     __syncthreads();
-    FOR_EACH(p, if (kept(p, x, id)) list[atomicAdd(&s_count, 1)] = id)
+    FOR_EACH(p, if (kept(p, x, id)) atomicAdd(&bucket[slot_of(bin_of(p, x))], by_weight ? (unsigned long long)weight_of(value_of(p, x)) : 1ull))
     __syncthreads();
+    int bin = find_bin(bucket, need);
+    FOR_EACH(p, if (kept(p, x, id) && bin_of(p, x) <= bin) {
+        int at = atomicAdd(&s_count, 1);
+        if (at < LIST_MAX) list[at] = id;
+    })
+    __syncthreads();
+    if (s_count > LIST_MAX) return; /* too many are alike: the selection goes over all */
     p.n = s_count;
     p.list = list;
 }
@@ -298,20 +338,21 @@ __device__ int32_t pick_some(struct pick &p, const struct row_info &info, unsign
     __shared__ double s_best[PICK_THREADS / 32];
     __shared__ int32_t s_winner[PICK_THREADS / 32];
     __shared__ int s_list[LIST_MAX];
-    uint64_t n = 0;
-    FOR_EACH(p, n += kept(p, x, id))
-    n = block_sum64(n, room);
-    if (info.how.top_k > 0 && n > (uint64_t)info.how.top_k) {
-        n = (uint64_t)info.how.top_k;
-        p.at_least = select_rank(p, n, false, bucket);
+    if (info.how.top_k > 0 && info.how.top_k < p.n) {
+        uint64_t n = 0, k = (uint64_t)info.how.top_k;
+        if (k <= LIST_MAX) shorten(p, k, false, bucket, s_list);
+        FOR_EACH(p, n += kept(p, x, id))
+        n = block_sum64(n, room);
+        if (n > k) p.at_least = select_rank(p, k, false, bucket);
     }
-    if (n <= LIST_MAX) shorten(p, s_list);
     if (info.how.top_p < 1) {
         uint64_t sum = 0;
         FOR_EACH(p, if (kept(p, x, id)) sum += weight_of(value_of(p, x)))
         sum = block_sum64(sum, room);
         uint64_t need = (uint64_t)ceil((double)info.how.top_p * (double)sum);
-        p.at_least = select_rank(p, need < 1 ? 1 : need > sum ? sum : need, true, bucket);
+        need = need < 1 ? 1 : need > sum ? sum : need;
+        if (!p.list) shorten(p, need, true, bucket, s_list);
+        p.at_least = select_rank(p, need, true, bucket);
     }
     struct race race = race_begin(&info.how, info.position);
     FOR_EACH(p, if (kept(p, x, id) && !(info.how.min_p > 0 && value_of(p, x) < info.how.min_p)) race_enter(&race, x, id))
