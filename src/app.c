@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "dev/open.h"
 #include "engine/room.h"
+#include "hw/gpu.h"
 #include "hw/host.h"
 #include "model_dir.h"
 #include "text/template.h"
@@ -276,6 +277,13 @@ static int choose_device(struct app *a, const struct options *o, struct err *e) 
     char why[600];
     if (dev_choose(&a->maker, o->device, why, sizeof why, e)) return -1;
     if (*why) log_info("computing on the CPU: %s", why);
+    if (on_gpu(a) && a->n_local > 1) {
+        struct gpus gpus;
+        gpus_read(&gpus);
+        int rc = gpus_enough(&gpus, a->n_local, e);
+        gpus_release(&gpus);
+        if (rc) return -1;
+    }
     for (int i = 0; i < o->n_gpu_only && !on_gpu(a); i++)
         log_info("--%s matters on GPUs only: this run computes on the CPU and goes on without it", o->gpu_only[i]);
     return 0;

@@ -276,3 +276,10 @@ bool gpus_all_nvlink(const struct gpus *g, int n) {
             if (i != j && g->path[i * g->n + j].way != GPU_NVLINK) return false;
     return true;
 }
+
+int gpus_enough(const struct gpus *g, int n, struct err *e) {
+    if (g->n >= n) return 0;
+    return err_input(e, "%d ranks need %d GPUs and this machine has %d (`nvidia-smi --list-gpus` lists them): give a --tp of at most %d, start "
+                        "one process a host with mpirun, or compute on the processor with --device cpu",
+                     n, n, g->n, g->n >= 8 ? 8 : g->n >= 4 ? 4 : g->n >= 2 ? 2 : 1);
+}

@@ -5,6 +5,8 @@
  * only functions that every driver since R515 has are needed, and each of the others may be absent. */
 #ifndef MINISGL_HW_GPU_H
 #define MINISGL_HW_GPU_H
+#include "base/err.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -57,6 +59,8 @@ struct gpus {
 
 void gpus_read(struct gpus *g);
 void gpus_release(struct gpus *g);
+/* That each of n ranks of this machine can have a GPU of its own; -1: *e names how many there are. */
+int gpus_enough(const struct gpus *g, int n, struct err *e);
 
 const char *gpu_way_name(enum gpu_way way); /* short, for a table: "NVLink", "PCIe switch" */
 /* Every pair of the first n reaches each other over NVLink. */

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "engine/room.h"
+#include "hw/gpu.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,7 +100,18 @@ static void advice_is_computed(void **state) {
     config_release(&c);
 }
 
+static void as_many_gpus_as_ranks(void **state) {
+    (void)state;
+    struct err e = {0};
+    assert_int_equal(gpus_enough(&(struct gpus){.n = 4}, 4, &e), 0);
+    assert_int_equal(gpus_enough(&(struct gpus){.n = 3}, 4, &e), -1);
+    assert_int_equal(e.kind, ERR_INPUT);
+    assert_non_null(strstr(e.text, "4 ranks need 4 GPUs and this machine has 3 (`nvidia-smi --list-gpus`"));
+    assert_non_null(strstr(e.text, "--tp of at most 2"));
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(what_is_left_goes_to_pages), cmocka_unit_test(advice_is_computed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(what_is_left_goes_to_pages), cmocka_unit_test(advice_is_computed),
+                                       cmocka_unit_test(as_many_gpus_as_ranks)};
     return cmocka_run_group_tests_name("room", tests, NULL, NULL);
 }
