@@ -317,15 +317,28 @@ int app_join(struct app *a, const struct options *o, struct err *e) {
 
 bool app_follows(const struct app *a) { return join_follows(&a->join); }
 
+static double seconds_since(uint64_t *mark) {
+    uint64_t before = *mark;
+    *mark = clock_ns();
+    return (double)(*mark - before) / 1e9;
+}
+
 /* Everything but the scheduler's thread. */
 static int open_all(struct app *a, const struct options *o, struct err *e) {
     struct room room;
+    uint64_t mark = clock_ns();
     inbox_init(&a->inbox);
     if (check_seed(o, e) || choose_device(a, o, e) || check_attention(a, o, e)) return -1;
     if (a->n_ranks > 1) log_info("Initializing tensor parallelism with %d %s", a->n_ranks, on_gpu(a) ? "GPUs" : "CPU ranks");
     a->dir = model_dir(o, o->dummy_weight ? HUB_CONFIG : HUB_TEXT | HUB_WEIGHTS, e);
     if (!a->dir || config_open(&a->config, a->dir, e) || check_dtype(a, o, e) || plan_memory(a, o, &room, e)) return -1;
-    return load_model(a, o, e) || open_machinery(a, o, &room, e) ? -1 : 0;
+    double plan = seconds_since(&mark);
+    if (load_model(a, o, e)) return -1;
+    double load = seconds_since(&mark);
+    if (open_machinery(a, o, &room, e)) return -1;
+    log_info("phases: finding the model and planning its memory %.2f s, loading %.2f s, opening %s %.2f s", plan, load,
+             a->n_ranks > 1 ? "the ranks" : "the device", seconds_since(&mark));
+    return 0;
 }
 
 int app_follow(struct app *a, const struct options *o) {

@@ -44,6 +44,7 @@ def test_the_log_to_the_letter(start):
         assert line in log[at:], log
         at = log.index(line, at) + len(line)
     assert re.search(r"each holds [\d.]+ GB of weights, up to [\d.]+ GB of KV cache and [\d.]+ GB of buffers", log)
+    assert re.search(r"phases: .* [\d.]+ s, loading [\d.]+ s, opening the ranks [\d.]+ s", log)
     r = server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "Which port?"}]})
     assert r.status_code == 200 and "1919" in r.json()["choices"][0]["message"]["content"]
 
