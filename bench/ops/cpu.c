@@ -152,7 +152,8 @@ static void bench_linear(struct bench *b, const char *name, int32_t n, int32_t k
 static void bench_attention(struct bench *b) {
     struct op ops[2] = {{.kind = OP_ROPE_KV, .in = BUF_QKV, .eps = 1e-6f}, {.kind = OP_ATTENTION, .in = BUF_QKV, .out = BUF_ATT, .scale = 0.088f}};
     device_load(b, ops + 1, 1);
-    static const struct { int32_t seqs, n, pos; } shapes[] = {{1, 1, 1023}, {1, 1, 8191}, {16, 1, 128}, {16, 1, 511}, {16, 1, 2047}, {1, 512, 0}, {1, 512, 1536}};
+    static const struct { int32_t seqs, n, pos; } shapes[] = {{1, 1, 1023}, {1, 1, 8191}, {16, 1, 128}, {16, 1, 511}, {16, 1, 2047},
+                                                              {1, 512, 0}, {1, 512, 1536}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         struct timing t = repeat(b, shapes[i].seqs, shapes[i].n, shapes[i].pos, false, 15);
         double len = shapes[i].pos + shapes[i].n, bytes = shapes[i].seqs * len * 2 * K * D * 2;

@@ -12,7 +12,8 @@
  *
  * The order of every sum is written down here and is the same on each route: a LINEAR output is one chain over k from 0 (lane =
  * output column, or row of x), whether a few rows take weights that are turned in registers (`direct`), many rows are turned
- * themselves (`lanes`) or many rows share a panel of turned weights (`packed`). Attention is the same two products on blocks of 64 positions. */
+ * themselves (`lanes`) or many rows share a panel of turned weights (`packed`). Attention is the same two products on blocks of
+ * 64 positions. */
 #include "dev/cpu/half.h"
 #include "dev/cpu/ops.h"
 #include "dev/cpu/sample.h"

@@ -258,6 +258,7 @@ static void attention(const struct att_job *j, int32_t piece, void *scratch) {
     for (int32_t r = 0; r < a.rows; r++) {
         float *out = j->out + (size_t)(a.p.seq->row + a.p.t0 + r / a.p.n_q) * j->ldo + (size_t)(a.p.q_head + r % a.p.n_q) * (size_t)a.d;
         const float *acc = a.acc + (size_t)r * (size_t)a.dp;
-        for (int32_t c = 0; c < a.d; c += L) v_store_n(out + c, v_load(acc + c) / v_set(a.sum[r]) + v_set(0), a.d - c); /* no -0: see above */
+        for (int32_t c = 0; c < a.d; c += L) /* no -0: see above */
+            v_store_n(out + c, v_load(acc + c) / v_set(a.sum[r]) + v_set(0), a.d - c);
     }
 }

@@ -9,7 +9,7 @@
 struct cols {
     const char *row[W > DIRECT_COLS ? W : DIRECT_COLS];
     const char *ahead; /* where the memory that comes next starts, for prefetching */
-    size_t ahead_on;   /* 1; 0: do not, or where rows do not follow each other (a shard): prefetching in order would fetch others' columns */
+    size_t ahead_on;   /* 1; 0: do not, or where rows do not follow each other (a shard): that would fetch others' columns */
 };
 
 INLINE void cols_set(struct cols *c, const struct view *w, int32_t n, int32_t end, int32_t count) {

@@ -11,7 +11,8 @@
 #define UNROLL _Pragma("GCC unroll 64")
 #endif
 
-/* A vector whose origin the compiler forgets: it would rather shift a number before it spreads it over the lanes, through a general register. */
+/* A vector whose origin the compiler forgets: it would rather shift a number before it spreads it over the lanes, through a
+ * general register. */
 #if defined(__x86_64__)
 #define V_HIDE(v) __asm__ volatile("" : "+v"(v))
 #else
