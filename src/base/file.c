@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -153,4 +154,30 @@ char *path_join(const char *dir, const char *name) {
     if (d && dir[d - 1] != '/') p[d++] = '/';
     memcpy(p + d, name, n + 1);
     return p;
+}
+
+char *program_folder(struct err *e) {
+    char path[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (n <= 0) {
+        err_machine(e, "cannot find the program's own folder: /proc/self/exe: %s", strerror(errno));
+        return NULL;
+    }
+    path[n] = 0;
+    char *slash = strrchr(path, '/');
+    if (slash) *slash = 0;
+    return mem_strdup(path);
+}
+
+char *program_library(const char *name) {
+    static const char *const places[] = {".", "../lib/minisgl"};
+    char *folder = program_folder(NULL), *found = NULL;
+    for (size_t i = 0; folder && !found && i < sizeof places / sizeof *places; i++) {
+        char *place = path_join(folder, places[i]), *path = path_join(place, name);
+        if (file_exists(path)) found = path;
+        else free(path);
+        free(place);
+    }
+    free(folder);
+    return found;
 }

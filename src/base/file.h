@@ -22,6 +22,10 @@ void file_map_guard(void);
 
 bool file_exists(const char *path);                    /* a readable regular file */
 bool dir_exists(const char *path);
+/* The folder that the running program lies in; the caller frees it. NULL and *e (which may be NULL) where /proc does not tell. */
+char *program_folder(struct err *e);
+/* A shared object of ours: beside the program, else in ../lib/minisgl from there. The caller frees it; NULL: in neither. */
+char *program_library(const char *name);
 char *path_join(const char *dir, const char *name);    /* "dir/name"; the caller frees it */
 
 #endif

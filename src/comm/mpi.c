@@ -20,21 +20,16 @@
 
 /* ---- opening ---- */
 
-/* The path of minisgl_mpi.so; false: *e says where it was looked for. */
-static bool find_plugin(char *path, size_t n, const char *folder, struct err *e) {
-    static const char *const places[] = {"", "/../lib/minisgl"};
-    char own[PATH_MAX] = "";
-    if (!folder && readlink("/proc/self/exe", own, sizeof own - 1) > 0) *strrchr(own, '/') = 0;
-    for (size_t i = 0; i < (folder ? 1 : 2); i++) {
-        snprintf(path, n, "%s%s/minisgl_mpi.so", folder ? folder : own, places[i]);
-        if (file_exists(path)) return true;
-    }
+/* The path of minisgl_mpi.so, malloc'd; NULL: *e says where it was looked for. */
+static char *find_plugin(const char *folder, struct err *e) {
+    char *path = folder ? path_join(folder, "minisgl_mpi.so") : program_library("minisgl_mpi.so");
+    if (path && file_exists(path)) return path;
+    free(path);
     err_input(e,
-              "several processes need MPI, and minisgl_mpi.so is not in %.200s: install it (apt-get install "
-              "openmpi-bin libopenmpi-dev) and "
+              "several processes need MPI, and minisgl_mpi.so is not in %.200s: install it (apt-get install openmpi-bin libopenmpi-dev) and "
               "build again (make)",
-              folder ? folder : own);
-    return false;
+              folder ? folder : "the program's folder or ../lib/minisgl from there");
+    return NULL;
 }
 
 static const struct mpi_plugin *load(const char *path, struct err *e) {
@@ -56,10 +51,10 @@ static const struct mpi_plugin *load(const char *path, struct err *e) {
 }
 
 int mpi_open(struct mpi *m, const char *folder, uint64_t timeout_ns, uint64_t spin_ns, struct err *e) {
-    char path[PATH_MAX + 64];
     *m = (struct mpi){.timeout_ns = timeout_ns, .spin_ns = spin_ns};
-    if (!find_plugin(path, sizeof path, folder, e)) return -1;
-    const struct mpi_plugin *p = load(path, e);
+    char *path = find_plugin(folder, e);
+    const struct mpi_plugin *p = path ? load(path, e) : NULL;
+    free(path);
     if (!p || p->open(&m->rank, &m->size, e)) return -1;
     m->plugin = p;
     return 0;

@@ -2,38 +2,20 @@
  * never closed, since the driver's threads may be in it until the process ends. */
 #include "dev/open.h"
 
+#include "base/file.h"
+
 #include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-/* The folder of the running program, with a slash. */
-static int program_folder(char *to, size_t n) {
-    ssize_t len = readlink("/proc/self/exe", to, n - 1);
-    if (len <= 0) return -1;
-    to[len] = 0;
-    char *slash = strrchr(to, '/');
-    if (!slash) return -1;
-    slash[1] = 0;
-    return 0;
-}
 
 static void *open_object(char *why, size_t n) {
-    static const char *const places[] = {"", "../lib/minisgl/"};
-    char folder[4096], path[4200];
-    if (program_folder(folder, sizeof folder)) {
-        snprintf(why, n, "the program does not know where it lies");
-        return NULL;
-    }
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        snprintf(path, sizeof path, "%s%sminisgl_cuda.so", folder, places[i]);
-        if (access(path, R_OK)) continue;
-        void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        if (!lib) snprintf(why, n, "%s", dlerror());
-        return lib;
-    }
-    snprintf(why, n, "minisgl_cuda.so is not beside the program (`make cuda` builds it)");
-    return NULL;
+    char *path = program_library("minisgl_cuda.so");
+    void *lib = path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
+    if (!path) snprintf(why, n, "minisgl_cuda.so is not beside the program (`make cuda` builds it)");
+    else if (!lib) snprintf(why, n, "%s", dlerror());
+    free(path);
+    return lib;
 }
 
 static const struct dev_maker *check_maker(const struct dev_maker *m, char *why, size_t n) {

@@ -11,20 +11,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The folder that the running program lies in; malloc'd. */
-static char *program_folder(struct err *e) {
-    char path[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
-    if (n <= 0) {
-        err_machine(e, "cannot find the program's own folder: /proc/self/exe: %s", strerror(errno));
-        return NULL;
-    }
-    path[n] = 0;
-    char *slash = strrchr(path, '/');
-    if (slash) *slash = 0;
-    return mem_strdup(path);
-}
-
 /* Where models lie beside the program: PREFIX/share/minisgl for PREFIX/bin, and the source tree for anything below
  * its build folder. At most two; the caller frees them. */
 static int places_of(const char *base, char *places[2]) {

@@ -7,16 +7,14 @@
 #include "dev/cpu/pool.h"
 
 #include "base/clock.h"
+#include "base/futex.h"
 #include "base/mem.h"
 
-#include <linux/futex.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 struct range {
     _Alignas(64) _Atomic uint64_t word;
@@ -45,29 +43,13 @@ struct pool {
     _Atomic uint32_t wanted;            /* pieces of this job while the caller sleeps, else 0 */
 };
 
-static void futex_wait(_Atomic uint32_t *word, uint32_t value) {
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
-}
-
-static void futex_wake(_Atomic uint32_t *word, int n) {
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
-}
-
-static inline void relax(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 /* Spin until *word differs from value, for POOL_SPIN_NS at most. */
 static bool spin_changed(_Atomic uint32_t *word, uint32_t value) {
     uint64_t end = 0;
     for (;;) {
         for (int i = 0; i < 32; i++) {
             if (atomic_load_explicit(word, memory_order_acquire) != value) return true;
-            relax();
+            cpu_relax();
         }
         uint64_t now = clock_ns();
         if (!end) end = now + POOL_SPIN_NS;
@@ -103,7 +85,7 @@ static void *worker_main(void *arg) {
     for (;;) {
         if (!spin_changed(&p->epoch, seen)) {
             atomic_fetch_add(&p->sleepers, 1);
-            while (atomic_load(&p->epoch) == seen) futex_wait(&p->epoch, seen);
+            while (atomic_load(&p->epoch) == seen) futex_wait(&p->epoch, seen, 0);
             atomic_fetch_sub(&p->sleepers, 1);
         }
         seen = atomic_load(&p->epoch);
@@ -123,7 +105,7 @@ static void wait_done(struct pool *p, uint32_t n) {
         if (done == n) break;
         if (spin_changed(&p->done, done)) continue;
         atomic_store(&p->wanted, n);
-        if (atomic_load(&p->done) == done) futex_wait(&p->done, done);
+        if (atomic_load(&p->done) == done) futex_wait(&p->done, done, 0);
     }
     atomic_store(&p->wanted, 0);
 }
