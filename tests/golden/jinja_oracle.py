@@ -2,6 +2,7 @@
 
 import copy
 import datetime
+import functools
 import json
 import os
 import re
@@ -43,10 +44,15 @@ def environment():
     return env
 
 
+@functools.lru_cache(maxsize=1)  # a real template comes many times in a row
+def compiled(env, source):
+    return env.from_string(source)
+
+
 def reference(env, source, variables):
     """('ok', text) or ('error', what)."""
     try:
-        text = env.from_string(source).render(**copy.deepcopy(variables))  # |indent writes to a list it is given
+        text = compiled(env, source).render(**copy.deepcopy(variables))  # |indent writes to a list it is given
         text.encode("utf-8")
         return "ok", text
     except RecursionError:
