@@ -257,7 +257,7 @@ static struct node *primary(struct parser *p, bool ns) {
     if (!is_op(p, "(")) SYNTAX("unexpected '%s'", jp_describe(p, k));
     next(p);
     nest(p);
-    n = jp_tuple(p, false, true, NULL, true, false);
+    n = jp_tuple(p, false, true, true, false);
     expect_op(p, ")");
     p->nesting--;
     return n;
@@ -498,17 +498,15 @@ struct node *jp_expression(struct parser *p, bool cond) {
     return cond ? conditional(p) : disjunction(p);
 }
 
-static bool tuple_end(struct parser *p, const char *end) {
-    if (p->cur->t == T_VAR_END || p->cur->t == T_BLOCK_END || is_op(p, ")")) return true;
-    return end && is_name(p->cur, end);
-}
+/* After a comma. `in` does not end it: Jinja means it to, but reads `for a, in x` as a target named in. */
+static bool tuple_end(struct parser *p) { return p->cur->t == T_VAR_END || p->cur->t == T_BLOCK_END || is_op(p, ")"); }
 
-struct node *jp_tuple(struct parser *p, bool simple, bool cond, const char *end, bool parens, bool ns) {
+struct node *jp_tuple(struct parser *p, bool simple, bool cond, bool parens, bool ns) {
     struct node *n = jp_node(p, N_TUPLE, p->cur->line);
     bool is_tuple = false;
     for (;;) {
         if (n->list.n) expect_op(p, ",");
-        if (tuple_end(p, end)) break;
+        if (tuple_end(p)) break;
         push_child(p, n, &n->list, simple ? primary(p, ns) : jp_expression(p, cond));
         if (!is_op(p, ",")) break;
         is_tuple = true;

@@ -26,8 +26,8 @@ static void mark_store(struct parser *p, struct node *n) {
         for (size_t i = 0; i < n->list.n; i++) mark_store(p, n->list.v[i]);
 }
 
-static struct node *target(struct parser *p, const char *end, bool ns) {
-    struct node *n = jp_tuple(p, true, true, end, false, ns);
+static struct node *target(struct parser *p, bool ns) {
+    struct node *n = jp_tuple(p, true, true, false, ns);
     if (!node_is_target(n)) jinja_syntax(p->x, n->line, "can't assign to this");
     mark_store(p, n);
     return n;
@@ -66,9 +66,9 @@ static void block_drop(struct parser *p, struct nodes *body, const char *end) { 
 static struct node *parse_for(struct parser *p) {
     struct node *n = jp_node(p, N_FOR, next(p)->line);
     p->for_depth++;
-    n->a = target(p, "in", false);
+    n->a = target(p, false);
     expect_name(p, "in");
-    n->b = jp_tuple(p, false, false, "recursive", false, false);
+    n->b = jp_tuple(p, false, false, false, false);
     if (skip_name(p, "if")) n->c = jp_expression(p, true);
     n->recursive = skip_name(p, "recursive");
     p->breakable++;
@@ -89,7 +89,7 @@ static struct node *parse_for(struct parser *p) {
 static struct node *parse_if(struct parser *p) {
     struct node *result = jp_node(p, N_IF, next(p)->line), *n = result;
     for (;;) {
-        n->a = jp_tuple(p, false, false, NULL, false, false);
+        n->a = jp_tuple(p, false, false, false, false);
         block(p, &n->body, end_if);
         struct token *k = next(p);
         if (is_name(k, "elif")) {
@@ -107,9 +107,9 @@ static struct node *parse_if(struct parser *p) {
 
 static struct node *parse_set(struct parser *p) {
     struct node *n = jp_node(p, N_SET, next(p)->line);
-    n->a = target(p, NULL, true);
+    n->a = target(p, true);
     if (skip_op(p, "=")) {
-        n->b = jp_tuple(p, false, true, NULL, false, false);
+        n->b = jp_tuple(p, false, true, false, false);
         return n;
     }
     n->t = N_SETBLOCK;
@@ -122,7 +122,7 @@ static struct node *parse_with(struct parser *p) {
     struct node *n = jp_node(p, N_WITH, next(p)->line);
     while (p->cur->t != T_BLOCK_END) {
         if (n->list.n) expect_op(p, ",");
-        jp_push(p, &n->list, target(p, NULL, false));
+        jp_push(p, &n->list, target(p, false));
         expect_op(p, "=");
         jp_push(p, &n->vals, jp_expression(p, true));
     }
@@ -312,7 +312,7 @@ static void statements(struct parser *p, struct nodes *body, endtags end) {
             text->v = v_str(k->s);
             output(p, body, text);
         } else if (k->t == T_VAR_BEGIN) {
-            output(p, body, jp_tuple(p, false, true, NULL, false, false));
+            output(p, body, jp_tuple(p, false, true, false, false));
             expect(p, T_VAR_END, "end of print statement");
         } else {
             if (at_end(p, end)) return;

@@ -18,9 +18,9 @@ struct node *jp_node(struct parser *p, enum ntype t, int line);
 struct node *jp_name(struct parser *p, const struct token *k);
 void jp_push(struct parser *p, struct nodes *l, struct node *n);
 struct node *jp_expression(struct parser *p, bool cond); /* cond: `a if b else c` may stand here */
-/* One expression, or several with commas. simple: names only, as for targets; end: a word that ends it; parens: () is
- * one; ns: `a.b` is a target. */
-struct node *jp_tuple(struct parser *p, bool simple, bool cond, const char *end, bool parens, bool ns);
+/* One expression, or several with commas. simple: names only, as for targets; parens: () is one; ns: `a.b` is a
+ * target. */
+struct node *jp_tuple(struct parser *p, bool simple, bool cond, bool parens, bool ns);
 struct node *jp_filter(struct parser *p, struct node *in, bool inl); /* inl: the name stands here without a `|` */
 
 #define SYNTAX(...) jinja_syntax(p->x, p->cur->line, __VA_ARGS__)

@@ -389,6 +389,11 @@ rows|map(attribute='tags.0')|list
 """.strip("\n").split("\n")
 
 TEMPLATES = ["{{ " + e + " }}" for e in EXPRESSIONS if e != "'a" and e != "b'"] + [
+    "{% for a, in [[1]] %}{{ a }}{% endfor %}",
+    "{% for x in 1, recursive %}{{ x }}{% endfor %}",
+    "{% for x in l, recursive recursive %}{{ x }}{% endfor %}",
+    "{% set a, = [1] %}{{ a }}",
+    "{% for (a,) in [[1]] %}{{ a }}{% endfor %}",
     "",
     "\n",
     "a\n",
