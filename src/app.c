@@ -139,7 +139,7 @@ static bool on_gpu(const struct app *a) { return a->maker->memory != NULL; }
 static struct dev_args device_args(const struct app *a, const struct options *o) {
     return (struct dev_args){.n_ranks = a->n_ranks, .n_threads = threads_of_rank(a, o), .isa = o->cpu_isa,
                              .decode_fa = !strcmp(o->attention, "fa"),
-                             .graph_max = (int32_t)o->cuda_graph_max_bs};
+                             .graph_max = (int32_t)o->cuda_graph_max_bs, .gpus = a->gpus};
 }
 
 static struct sched_args sched_settings(struct app *a, const struct options *o, const struct room *room) {
@@ -153,6 +153,18 @@ static struct sched_args sched_settings(struct app *a, const struct options *o, 
     return sa;
 }
 
+/* What is free on the GPU that has least. */
+static int gpu_memory(const struct app *a, const struct dev_args *dev, size_t *memory, struct err *e) {
+    struct dev_args one = *dev;
+    size_t total, n;
+    *memory = SIZE_MAX;
+    for (one.rank = 0; one.rank < a->n_local; one.rank++) {
+        if (a->maker->memory(&one, &n, &total, e)) return -1;
+        if (n < *memory) *memory = n;
+    }
+    return 0;
+}
+
 /* How many pages of KV cache there are, and how long a sequence may be; before anything is loaded. */
 static int plan_memory(struct app *a, const struct options *o, struct room *room, struct err *e) {
     int64_t len = o->max_seq_len > 0 ? o->max_seq_len : a->config.max_position;
@@ -162,12 +174,12 @@ static int plan_memory(struct app *a, const struct options *o, struct room *room
     *room = (struct room){.n_pages = o->num_pages > 0 ? (int32_t)o->num_pages : INT32_MAX, .max_len = (int32_t)len};
     struct sched_args sa = sched_settings(a, o, room);
     struct dev_args dev = device_args(a, o);
-    size_t memory = host_memory_left(), total;
-    if (on_gpu(a) && a->maker->memory(&dev, &memory, &total, e)) return -1;
+    size_t memory = host_memory_left();
+    if (on_gpu(a) && gpu_memory(a, &dev, &memory, e)) return -1;
     struct room_args ra = {.fit = {.config = &a->config, .n_ranks = a->n_ranks, .maker = a->maker, .dev = dev,
                                    .limits = sched_limits(&sa), .max_len = (int32_t)len, .page_size = sa.page_size, .kv_dtype = a->config.dtype},
                            .prefill = sa.max_prefill, .max_running = sa.max_running, .num_pages = o->num_pages,
-                           .memory = memory, .ratio = o->memory_ratio, .sharers = on_gpu(a) ? 1 : a->n_local, .host = !on_gpu(a)};
+                           .memory = memory, .ratio = o->memory_ratio, .sharers = on_gpu(a) ? a->sharers : a->n_local, .host = !on_gpu(a)};
     if (room_plan(room, &ra, e) || join_agree(&a->join, &a->config, o, room, e)) return -1;
     if (room->max_len < len)
         log_warning("the KV cache holds %d tokens: sequences are limited to that, although the model was made for %d", room->max_len,
@@ -273,17 +285,52 @@ static int check_ranks(const struct options *o, struct err *e) {
     return err_input(e, "--tp %lld: the model can be split over 1, 2, 4 or 8 ranks", (long long)o->tp);
 }
 
+/* --devices: as many ordinals as ranks, parted by commas. */
+static int parse_devices(struct app *a, const char *text, struct err *e) {
+    const char *at = text;
+    int32_t n = 0;
+    for (; n < a->n_local; n++) {
+        char *end;
+        long v = *at >= '0' && *at <= '9' ? strtol(at, &end, 10) : -1;
+        if (v < 0 || v > 255 || *end != (n + 1 < a->n_local ? ',' : 0)) break;
+        a->gpus[n] = (int32_t)v;
+        at = end + 1;
+    }
+    return n == a->n_local ? 0 : err_input(e, "--devices %s: expected the CUDA ordinals of %d GPUs, one a rank, parted by commas", text, a->n_local);
+}
+
+static void count_sharers(struct app *a) {
+    a->sharers = 1;
+    for (int32_t i = 0; i < a->n_local; i++) {
+        int32_t same = 0;
+        for (int32_t k = 0; k < a->n_local; k++) same += a->gpus[k] == a->gpus[i];
+        if (same > a->sharers) a->sharers = same;
+    }
+    if (a->sharers > 1) log_warning("--devices: %d ranks compute on one GPU: a test mode, slower than one rank", a->sharers);
+}
+
+static int choose_gpus(struct app *a, const struct options *o, struct err *e) {
+    struct gpus gpus;
+    int rc = 0;
+    for (int32_t i = 0; i < APP_MAX_RANKS; i++) a->gpus[i] = i;
+    if (o->devices && parse_devices(a, o->devices, e)) return -1;
+    count_sharers(a);
+    if (a->n_local == 1 && !o->devices) return 0;
+    gpus_read(&gpus);
+    if (!o->devices) rc = gpus_enough(&gpus, a->n_local, e);
+    for (int32_t i = 0; o->devices && i < a->n_local && !rc; i++)
+        if (a->gpus[i] >= gpus.n)
+            rc = err_input(e, "--devices %s: there is no GPU %d here: this machine has %d, counted from 0 (`nvidia-smi --list-gpus` lists them)",
+                           o->devices, a->gpus[i], gpus.n);
+    gpus_release(&gpus);
+    return rc;
+}
+
 static int choose_device(struct app *a, const struct options *o, struct err *e) {
     char why[600];
     if (dev_choose(&a->maker, o->device, why, sizeof why, e)) return -1;
     if (*why) log_info("computing on the CPU: %s", why);
-    if (on_gpu(a) && a->n_local > 1) {
-        struct gpus gpus;
-        gpus_read(&gpus);
-        int rc = gpus_enough(&gpus, a->n_local, e);
-        gpus_release(&gpus);
-        if (rc) return -1;
-    }
+    if (on_gpu(a) && choose_gpus(a, o, e)) return -1;
     for (int i = 0; i < o->n_gpu_only && !on_gpu(a); i++)
         log_info("--%s matters on GPUs only: this run computes on the CPU and goes on without it", o->gpu_only[i]);
     return 0;

@@ -29,6 +29,8 @@ struct app {
     struct tokenizer *tokenizer;
     struct chat_template *chat_template;
     const struct dev_maker *maker;   /* what --device chose */
+    int32_t gpus[APP_MAX_RANKS];     /* of each rank; --devices */
+    int32_t sharers;                 /* ranks on the GPU that has most */
     struct engine *engine;
     struct sched *sched;
     struct loop loop;

@@ -56,6 +56,8 @@ static const struct row rows[] = {
      "where to compute: `auto` takes the GPU when there is one, else the CPU", NULL},
     {"threads", "", NULL, INT, AT(threads), 1, 1024, "N", "auto", CMD_RUNS | CMD_SELFTEST,
      "CPU compute threads, of all ranks together (default: the cores this process may use)", NULL},
+    {"devices", "", NULL, TEXT, AT(devices), 0, 0, "I,J,...", NULL, CMD_RUNS,
+     "CUDA ordinals of the ranks' GPUs, one a rank (default: rank i computes on GPU i); several ranks on one GPU are a test mode", gpu_only},
     {"cpu-isa", "", "MINISGL_CPU_ISA", CHOICE, AT(cpu_isa), 0, 0, "auto|ref|generic|avx2|avx512|avx512bf16", "auto",
      CMD_RUNS, "instruction set of the CPU kernels; `ref` is the slow reference", NULL},
     {"dtype", "", NULL, CHOICE, AT(dtype), 0, 0, "auto|float16|bfloat16|float32", "auto", CMD_RUNS,

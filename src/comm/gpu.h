@@ -49,7 +49,9 @@ struct gpu_comm_maker {
     const char *name; /* "nccl", "p2p" */
     int (*open)(struct gpu_comm **out, const struct gpu_comm_args *args, struct err *e);
     void (*close)(struct gpu_comm *g);
-    void *(*symmetric)(struct gpu_comm *g, size_t bytes); /* device memory, 256-byte aligned; NULL when symmetric_bytes are used up */
+    /* Device memory, 256-byte aligned; NULL when symmetric_bytes are used up. The call itself is NULL where the maker stages what it
+     * exchanges (p2p): then any device memory, aligned to 16 bytes, will do. */
+    void *(*symmetric)(struct gpu_comm *g, size_t bytes);
     /* buf[n] (symmetric) becomes the sum over the ranks. stream: a cudaStream_t. */
     int (*sum)(struct gpu_comm *g, void *buf, size_t n, enum gpu_number type, void *stream, struct err *e);
     /* NULL where the maker has none: then sum and a norm of one's own. */

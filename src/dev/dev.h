@@ -24,7 +24,8 @@
  *   - a piece of work handed to a thread never splits a reduction.
  * Activations between operators are float32. A bf16-dot LINEAR rounds its input to bf16 (nearest even).
  * The CUDA maker keeps the residual stream and the logits in float32, all else in the dtype of the weights, and agrees within a
- * bound (`minisgl selftest`): the order of its sums hangs on the batch. k_slices means nothing to it. */
+ * bound (`minisgl selftest`): the order of its sums hangs on the batch. k_slices means nothing to it. Its ranks round their parts of a
+ * sum to that dtype and add them in float32, so that answers of different degrees agree within rounding. */
 #ifndef MINISGL_DEV_DEV_H
 #define MINISGL_DEV_DEV_H
 #include "base/err.h"
@@ -138,6 +139,8 @@ struct dev_args {
     const char *isa;     /* CPU: NULL or "auto"; "ref", "generic", "avx2", "avx512", "avx512bf16" */
     bool decode_fa;      /* CUDA: attention of single new tokens by `fa`, the kernel of chunks, instead of `fi` */
     int32_t graph_max;   /* CUDA: largest batch of decodes captured in a graph; 0: none, -1: the device decides */
+    const int32_t *gpus; /* CUDA: the ordinal of each rank's GPU, several may name one; NULL: rank i has GPU i */
+    uint64_t comm_timeout_ns; /* CUDA, several ranks: how long a kernel waits for another rank */
 };
 
 struct dev; /* the maker's own */

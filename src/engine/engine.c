@@ -77,6 +77,7 @@ static int rank_open(struct rank *r, struct err *e) {
     dev.rank = r->id;
     dev.n_ranks = r->g->args.n_ranks;
     dev.comm = rank_comm(r);
+    dev.comm_timeout_ns = r->g->args.comm_timeout_ns;
     return r->g->args.maker->open(&r->dev, &dev, e) || rank_load(r, e) ? -1 : 0;
 }
 

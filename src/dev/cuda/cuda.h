@@ -5,6 +5,7 @@
  * under way: each has its own pinned block and pinned results; on the device there is one of everything, since a stream keeps order. */
 #ifndef MINISGL_DEV_CUDA_CUDA_H
 #define MINISGL_DEV_CUDA_CUDA_H
+#include "comm/gpu.h"
 #include "dev/cuda/kernel.h"
 
 #include <cublasLt.h>
@@ -24,7 +25,7 @@ struct dop {
     const struct op *o;
     struct weight w;        /* LINEAR: up to three side by side; EMBED; MOE: the router */
     struct weight up, down; /* MOE: [X][2 F, E], [X][E, F] */
-    float *vector[2];       /* NORM, ROPE_KV; LINEAR's bias in [0] */
+    float *vector[2];       /* NORM, ROPE_KV; LINEAR's and REDUCE's bias in [0] */
     void *bias;             /* LINEAR: [N] in the output's dtype */
     int32_t silu_n;
     cublasLtMatmulDesc_t desc; /* LINEAR, MOE's router */
@@ -58,6 +59,8 @@ struct dev {
     char describe[400];
     cudaStream_t stream;
     cublasLtHandle_t lt;
+    const struct gpu_comm_maker *comm_maker;
+    struct gpu_comm *comm; /* NULL at one rank */
 
     /* Made by load. */
     bool loaded;
@@ -77,6 +80,8 @@ struct dev {
     float *router; /* [moe tokens, X] */
     int32_t moe_tokens;
     struct sample_args sample;
+    float *shares, *logits; /* several ranks: everyone's part of the logits; all of them, [rows, logits_ld] */
+    int64_t logits_ld;
     void *workspace;
     size_t block_bytes;
     int32_t parts_max;
@@ -85,6 +90,7 @@ struct dev {
     struct graph graphs[GRAPHS_MAX];
     int32_t n_graphs;
     bool warming; /* the first steps are load's own */
+    bool alone;   /* nothing is exchanged: in the first of them */
 
     /* The steps. */
     struct pending pending[2];

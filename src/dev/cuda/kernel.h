@@ -80,7 +80,7 @@ struct embed_args {
     enum dtype w_dtype, out_dtype;
     int64_t ldw, ldo;
     int32_t width;
-    int32_t first, n; /* this rank's rows: ids first .. first + n - 1; others give zeros */
+    int32_t first, n; /* this rank's rows: ids first .. first + n - 1; others give -0.0, which a sum over ranks leaves as it is */
     void *out;
 };
 void k_embed(struct tabs t, struct embed_args a, int32_t tokens, cudaStream_t stream);
@@ -126,6 +126,25 @@ struct rows_args {
     int32_t width, size;
 };
 void k_rows(struct tabs t, struct rows_args a, int32_t rows, cudaStream_t stream);
+
+/* x[token] += bias, over `width` columns. */
+struct bias_args {
+    void *x;
+    const float *bias;
+    enum dtype a;
+    int64_t ld;
+    int32_t width;
+};
+void k_bias(struct tabs t, struct bias_args a, int32_t tokens, cudaStream_t stream);
+
+/* The ranks' shares of the logits, [ranks][rows][from_ld], side by side: rank r's are columns r * share and on. */
+struct join_args {
+    const float *from;
+    float *to; /* [rows, to_ld] */
+    int64_t from_ld, to_ld;
+    int32_t share, total, rows; /* rows: of each share in `from` */
+};
+void k_join(struct tabs t, struct join_args a, int32_t rows, cudaStream_t stream);
 
 /* Any dtype to any dtype, with other row strides; columns from `width` to `ldo` become zero. */
 void k_convert(void *out, enum dtype to, int64_t ldo, const void *in, enum dtype from, int64_t ldi, int64_t rows, int32_t width,

@@ -3,7 +3,9 @@
  * than compute capability 8.0, and programs whose shapes do not fit the buffers. */
 #include "base/mem.h"
 #include "dev/cpu/half.h"
+#include "comm/comm.h"
 #include "dev/cuda/cuda.h"
+#include "dev/cuda/p2p.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +41,9 @@ static void buffer_widths(const struct dev_shape *s, int64_t w[BUF_COUNT]) {
     memcpy(w, all, sizeof all);
 }
 
+/* Ids in a rank's part of the vocabulary: whole eighths; the last has fewer. One rank has all. */
+static int32_t vocab_share(const struct dev_shape *s, int32_t n_ranks) { return n_ranks > 1 ? (s->vocab_total + 7) / 8 * 8 / n_ranks : s->vocab; }
+
 static int32_t capacity(int32_t rows) { return rows < 8 ? 8 : linear_rows(rows); }
 
 static size_t page_bytes(const struct dev_shape *s) {
@@ -59,9 +64,18 @@ static void *take(struct arena *a, size_t n) {
 static void lay_buffers(struct dev *d, struct arena *a) {
     for (int i = 1; i < BUF_COUNT; i++) {
         bool rows = i == BUF_ROWS || i == BUF_LOGITS;
-        d->ld[i] = up8(d->width[i]);
+        d->ld[i] = up8(i == BUF_LOGITS ? vocab_share(&d->shape, d->args.n_ranks) : d->width[i]);
         d->buf[i] = take(a, (size_t)d->ld[i] * (size_t)(rows ? d->cap_rows : d->cap_tokens) * dtype_size(buf_dtype(d, (enum buf_id)i)));
     }
+}
+
+/* Everyone's shares have the same stride, also the last one, which is shorter. */
+static void lay_shares(struct dev *d, struct arena *a) {
+    int32_t ranks = d->args.n_ranks;
+    if (ranks < 2) return;
+    d->logits_ld = up8(d->shape.vocab_total);
+    d->shares = take(a, (size_t)d->ld[BUF_LOGITS] * (size_t)d->cap_rows * (size_t)ranks * 4);
+    d->logits = take(a, (size_t)d->logits_ld * (size_t)d->cap_rows * 4);
 }
 
 static void lay_tables(struct dev *d, struct arena *a) {
@@ -121,6 +135,7 @@ static void lay_experts(struct dev *d, struct arena *a) {
 
 static void lay_out(struct dev *d, struct arena *a) {
     lay_buffers(d, a);
+    lay_shares(d, a);
     lay_tables(d, a);
     lay_attention(d, a);
     lay_experts(d, a);
@@ -129,6 +144,7 @@ static void lay_out(struct dev *d, struct arena *a) {
 
 static void set_sizes(struct dev *d, const struct dev_shape *s) {
     d->shape = *s;
+    if (!d->shape.vocab_total) d->shape.vocab_total = s->vocab;
     d->cap_tokens = capacity(s->limits.max_tokens);
     d->cap_rows = capacity(s->limits.max_seqs);
     d->parts_max = step_parts_max(d, s);
@@ -139,12 +155,13 @@ static void set_sizes(struct dev *d, const struct dev_shape *s) {
 
 /* Counts with activations of 2 bytes, or 4 with an f32 cache; experts' buffers, which the shape does not tell, come on top. */
 static void cuda_plan(const struct dev *d, const struct dev_shape *s, size_t *kv_bytes, size_t *other_bytes) {
-    struct dev count = {.n_sms = d ? d->n_sms : 132, .act = s->kv_dtype};
+    struct dev count = {.n_sms = d ? d->n_sms : 132, .act = s->kv_dtype, .args.n_ranks = 1};
     struct arena a = {0};
+    while (count.args.n_ranks < P2P_RANKS && s->vocab * (int64_t)count.args.n_ranks < s->vocab_total) count.args.n_ranks *= 2;
     set_sizes(&count, s);
     lay_out(&count, &a);
     *kv_bytes = count.layer_bytes * (size_t)s->n_layers;
-    *other_bytes = a.bytes;
+    *other_bytes = a.bytes + (count.args.n_ranks > 1 ? P2P_BYTES : 0);
 }
 
 /* ---- checks ---- */
@@ -270,9 +287,9 @@ static int fill_tables(struct dev *d, struct err *e) {
     free(greedy);
     d->angles = (struct angle_args){.inv_freq = d->angles.inv_freq, .dim = r->dim, .dynamic_max = r->dynamic_max, .scale = r->scale,
                                     .dynamic_theta = r->dynamic_theta, .dynamic_factor = r->dynamic_factor};
-    d->sample.logits = d->buf[BUF_LOGITS];
-    d->sample.ld = d->ld[BUF_LOGITS];
-    d->sample.vocab = s->vocab;
+    d->sample.logits = d->comm ? d->logits : d->buf[BUF_LOGITS];
+    d->sample.ld = d->comm ? d->logits_ld : d->ld[BUF_LOGITS];
+    d->sample.vocab = s->vocab_total;
     struct att_args *a = &d->att;
     a->a = d->act, a->kv_dtype = s->kv_dtype, a->ldq = d->ld[BUF_QKV], a->page_size = s->page_size;
     a->n_heads = s->n_heads, a->n_kv_heads = s->n_kv_heads, a->head_dim = s->head_dim;
@@ -313,9 +330,10 @@ static int cuda_load(struct dev *d, const struct dev_shape *shape, const struct 
     for (int32_t i = 0; i < prog->n_ops; i++)
         if (check_op(d, &prog->ops[i], i, e)) return -1;
     d->op_at = -1;
-    if (allocate_all(d, prog, e) || fill_tables(d, e)) return -1;
+    if (allocate_all(d, prog, e)) return -1;
+    /* What follows copies on other streams: memory must be clear before, or be cleared after them (another rank's clearing is in the way). */
     if (cuda_ok(d, cudaStreamSynchronize(d->stream), "clearing memory", e)) return -1;
-    if (upload(d, e) || linear_prepare(d, e)) return -1;
+    if (fill_tables(d, e) || upload(d, e) || linear_prepare(d, e)) return -1;
     find_halves(d);
     d->loaded = true;
     return complete(prog) ? step_warm(d, graph_max(d), e) : 0;
@@ -327,6 +345,7 @@ static void cuda_close(struct dev *d) {
     if (!d) return;
     cudaSetDevice(d->gpu);
     unload(d);
+    if (d->comm) d->comm_maker->close(d->comm);
     if (d->lt) cublasLtDestroy(d->lt);
     if (d->stream) cudaStreamDestroy(d->stream);
     free(d);
@@ -350,12 +369,21 @@ static int look_at(struct dev *d, struct err *e) {
     return 0;
 }
 
+static int32_t gpu_of(const struct dev_args *a) { return a->gpus ? a->gpus[a->rank] : a->rank; }
+
+/* A device of several ranks that is opened without their communicator is asked for its memory only. */
+static int open_comm(struct dev *d, struct err *e) {
+    const struct dev_args *a = &d->args;
+    if (!a->comm) return 0;
+    d->comm_maker = &gpu_comm_p2p;
+    return d->comm_maker->open(&d->comm, &(struct gpu_comm_args){.control = a->comm, .device = d->gpu, .timeout_ns = a->comm_timeout_ns}, e);
+}
+
 static int cuda_open(struct dev **out, const struct dev_args *args, struct err *e) {
-    if (args->n_ranks > 1) return err_input(e, "expected one GPU rank, found %d; run with --tp 1", args->n_ranks);
     struct dev *d = mem_zalloc(1, sizeof *d);
     d->args = *args;
     d->op_at = -1;
-    d->gpu = args->rank;
+    d->gpu = gpu_of(args);
     if (look_at(d, e) || cuda_ok(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "a stream", e) ||
         cuda_ok(d, (cudaError_t)att_init(), "shared memory for attention", e)) {
         cuda_close(d);
@@ -366,6 +394,10 @@ static int cuda_open(struct dev **out, const struct dev_args *args, struct err *
         cuda_close(d);
         return err_machine(e, "cuBLASLt does not start: status %d", (int)rc);
     }
+    if (open_comm(d, e)) {
+        cuda_close(d);
+        return -1;
+    }
     *out = d;
     return 0;
 }
@@ -373,9 +405,10 @@ static int cuda_open(struct dev **out, const struct dev_args *args, struct err *
 static const char *cuda_describe(const struct dev *d) { return d->describe; }
 
 static int cuda_memory(const struct dev_args *args, size_t *free_bytes, size_t *total, struct err *e) {
-    cudaError_t rc = cudaSetDevice(args->rank);
+    int32_t gpu = gpu_of(args);
+    cudaError_t rc = cudaSetDevice(gpu);
     if (!rc) rc = cudaMemGetInfo(free_bytes, total);
-    return rc ? err_machine(e, "GPU %d does not tell its memory: %s", args->rank, cudaGetErrorString(rc)) : 0;
+    return rc ? err_machine(e, "GPU %d does not tell its memory: %s", gpu, cudaGetErrorString(rc)) : 0;
 }
 
 /* ---- buffers for tests ---- */

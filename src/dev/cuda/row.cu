@@ -73,7 +73,7 @@ template <class A, class O> __global__ void embed_kernel(struct tabs t, struct e
     const A *w = (const A *)a.w + (size_t)(mine ? id : 0) * a.ldw;
     O *out = (O *)a.out + (size_t)row * a.ldo;
     for (int i = threadIdx.x * 4; i < a.width; i += blockDim.x * 4) {
-        float4 v = mine ? load4(w + i) : make_float4(0, 0, 0, 0); /* the padding of w is zero, and out has room for it */
+        float4 v = mine ? load4(w + i) : make_float4(-0.0f, -0.0f, -0.0f, -0.0f); /* the padding of w is zero, and out has room for it */
         store4(out + i, v);
     }
 }
@@ -84,6 +84,34 @@ void k_embed(struct tabs t, struct embed_args a, int32_t tokens, cudaStream_t st
     } else {
         BY_DTYPE(a.w_dtype, launch(embed_kernel<A, A>, tokens, 128, 0, stream, t, a));
     }
+}
+
+/* ---- ranks ---- */
+
+template <class A> __global__ void bias_kernel(struct tabs t, struct bias_args a) {
+    early();
+    int row = blockIdx.x;
+    if (row >= t.head->n_tokens) return;
+    A *x = (A *)a.x + (size_t)row * a.ld;
+    for (int i = threadIdx.x; i < a.width; i += blockDim.x) x[i] = from_f<A>(to_f(x[i]) + a.bias[i]);
+}
+
+void k_bias(struct tabs t, struct bias_args a, int32_t tokens, cudaStream_t stream) {
+    BY_DTYPE(a.a, launch(bias_kernel<A>, tokens, 256, 0, stream, t, a));
+}
+
+__global__ void join_kernel(struct tabs t, struct join_args a) {
+    early();
+    int row = blockIdx.y, rank = blockIdx.z, first = rank * a.share;
+    if (row >= t.head->n_rows) return;
+    int n = a.total - first < a.share ? a.total - first : a.share;
+    const float *from = a.from + ((size_t)rank * a.rows + row) * a.from_ld;
+    float *to = a.to + (size_t)row * a.to_ld + first;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) to[i] = from[i];
+}
+
+void k_join(struct tabs t, struct join_args a, int32_t rows, cudaStream_t stream) {
+    launch(join_kernel, dim3((a.share + 2047) / 2048, rows, (a.total + a.share - 1) / a.share), 256, 0, stream, t, a);
 }
 
 /* ---- norm ---- */

@@ -3,6 +3,7 @@
  * Nothing here waits for the device but step_collect. Runs on the rank thread. A batch that names slots, pages or tokens that do not
  * exist is our own bug. */
 #include "base/mem.h"
+#include "comm/comm.h"
 #include "dev/cuda/cuda.h"
 
 #include <stdlib.h>
@@ -158,7 +159,7 @@ static int32_t rows_in(const struct run *r, enum buf_id b) { return b == BUF_ROW
 static void run_embed(const struct run *r, const struct dop *o) {
     struct dev *d = r->d;
     struct embed_args a = {.w = o->w.p, .w_dtype = o->w.dtype, .out_dtype = buf_dtype(d, o->o->out), .ldw = o->w.ld,
-                           .ldo = d->ld[o->o->out], .width = o->w.k, .first = 0, .n = o->w.n, .out = d->buf[o->o->out]};
+                           .ldo = d->ld[o->o->out], .width = o->w.k, .first = d->shape.vocab_first, .n = o->w.n, .out = d->buf[o->o->out]};
     k_embed(d->tabs, a, r->n.tokens, d->stream);
 }
 
@@ -225,6 +226,60 @@ static void run_silu(const struct run *r, const struct dop *o) {
     k_silu(d->tabs, a, r->n.tokens, d->stream);
 }
 
+/* ---- ranks ---- */
+
+static enum gpu_number number_of(enum dtype t) { return t == DT_F32 ? GPU_F32 : t == DT_BF16 ? GPU_BF16 : GPU_F16; }
+
+static bool exchanges(const struct dev *d) { return d->comm && !d->alone; }
+
+/* A buffer of the step's tokens becomes the sum over the ranks. */
+static int sum_ranks(const struct run *r, enum buf_id b, struct err *e) {
+    struct dev *d = r->d;
+    if (!exchanges(d)) return 0;
+    return d->comm_maker->sum(d->comm, d->buf[b], (size_t)r->n.tokens * (size_t)d->ld[b], number_of(buf_dtype(d, b)), d->stream, e);
+}
+
+static int run_reduce(const struct run *r, const struct dop *o, struct err *e) {
+    struct dev *d = r->d;
+    enum buf_id b = o->o->in;
+    if (sum_ranks(r, b, e)) return -1;
+    if (o->vector[0])
+        k_bias(d->tabs, (struct bias_args){d->buf[b], o->vector[0], buf_dtype(d, b), d->ld[b], o->o->bias[0].k}, r->n.tokens, d->stream);
+    return 0;
+}
+
+/* All ranks get all logits of the step's rows and sample alike. */
+static int join_logits(const struct run *r, struct err *e) {
+    struct dev *d = r->d;
+    int64_t ld = d->ld[BUF_LOGITS];
+    if (!exchanges(d)) return 0;
+    if (d->comm_maker->gather(d->comm, d->buf[BUF_LOGITS], d->shares, (size_t)r->n.rows * (size_t)ld * 4, d->stream, e)) return -1;
+    int32_t total = d->shape.vocab_total, share = (total + 7) / 8 * 8 / d->args.n_ranks;
+    k_join(d->tabs, (struct join_args){d->shares, d->logits, ld, d->logits_ld, share, total, r->n.rows}, r->n.rows, d->stream);
+    return 0;
+}
+
+/* On the host, before a step is enqueued: all ranks must be at the same step with the same batch. Also keeps a rank from waiting on the
+ * GPU for one that has not got so far. */
+static int check_ranks(struct dev *d, const struct batch *b, struct err *e) {
+    struct {
+        uint64_t step, checksum;
+    } mine = {b->step, b->checksum}, all[COMM_MAX_RANKS];
+    struct comm *c = d->args.comm;
+    if (!exchanges(d)) return 0;
+    comm_at(c, b->step, "the comparison of batches", -1);
+    if (comm_gather(c, &mine, all, sizeof mine, e)) return -1;
+    for (int32_t i = 1; i < c->n_ranks; i++)
+        if (all[i].step != all[0].step || all[i].checksum != all[0].checksum)
+            return err_machine(e, "rank %d runs step %llu with a batch of checksum %08llx, rank 0 runs step %llu with %08llx: expected the same; "
+                                  "a machine computes wrongly or this is a bug of minisgl",
+                               i, (unsigned long long)all[i].step, (unsigned long long)all[i].checksum, (unsigned long long)all[0].step,
+                               (unsigned long long)all[0].checksum);
+    return 0;
+}
+
+/* ---- experts and what ends a step ---- */
+
 static int run_moe(const struct run *r, struct dop *o, struct err *e) {
     struct dev *d = r->d;
     struct moe_args a = d->moe;
@@ -245,7 +300,7 @@ static int run_moe(const struct run *r, struct dop *o, struct err *e) {
         if (linear_run(d, &router, e)) return -1;
         k_moe(d->tabs, a, d->stream);
     }
-    return 0;
+    return sum_ranks(r, o->o->out, e);
 }
 
 static void run_rows(const struct run *r, const struct dop *o) {
@@ -257,15 +312,16 @@ static void run_rows(const struct run *r, const struct dop *o) {
     k_rows(d->tabs, a, r->n.rows, d->stream);
 }
 
-/* The rows' tokens, from the logits of this rank's part of the vocabulary. */
-static void run_sample(const struct run *r) {
+static int run_sample(const struct run *r, struct err *e) {
     struct dev *d = r->d;
     struct sample_args a = d->sample;
+    if (join_logits(r, e)) return -1;
     a.splits = 8 * d->n_sms / r->n.rows;
     if (a.splits > SAMPLE_SPLITS_MAX) a.splits = SAMPLE_SPLITS_MAX;
     if (a.splits > a.vocab / 2048) a.splits = a.vocab / 2048;
     if (a.splits < 1) a.splits = 1;
     k_sample(d->tabs, a, r->n.rows, d->stream);
+    return 0;
 }
 
 static int run_op(const struct run *r, struct dop *o, struct err *e) {
@@ -279,9 +335,9 @@ static int run_op(const struct run *r, struct dop *o, struct err *e) {
     case OP_ATTENTION: run_attention(r, o); break;
     case OP_SILU_MUL: run_silu(r, o); break;
     case OP_MOE: return run_moe(r, o, e);
-    case OP_REDUCE: break; /* one rank: nothing to add */
+    case OP_REDUCE: return run_reduce(r, o, e);
     case OP_ROWS: run_rows(r, o); break;
-    case OP_SAMPLE: run_sample(r); break;
+    case OP_SAMPLE: return run_sample(r, e);
     }
     return 0;
 }
@@ -309,14 +365,20 @@ static const struct graph *graph_for(const struct dev *d, const struct step_dims
 }
 
 /* Blocks of `fi` take items in turn, so the launch is for as many as there can be; a decode is one tile of `fa`. */
+static int record(struct run *r, cudaGraph_t *graph, struct err *e) {
+    struct dev *d = r->d;
+    *graph = NULL;
+    if (cuda_ok(d, cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeThreadLocal), "begin capture", e)) return -1;
+    int bad = enqueue(r, e);
+    cudaError_t rc = cudaStreamEndCapture(d->stream, graph);
+    return bad ? -1 : cuda_ok(d, rc, "capture", e);
+}
+
 static int capture(struct dev *d, int32_t seqs, struct err *e) {
     struct run r = {.d = d, .n = {seqs, seqs, seqs}, .n_fi = d->args.decode_fa ? 0 : 1 << 16, .n_fa = d->args.decode_fa ? seqs : 0};
-    cudaGraph_t graph = NULL;
+    cudaGraph_t graph;
     struct graph *g = &d->graphs[d->n_graphs];
-    if (cuda_ok(d, cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeThreadLocal), "begin capture", e)) return -1;
-    int bad = enqueue(&r, e);
-    cudaError_t rc = cudaStreamEndCapture(d->stream, &graph);
-    if (!bad) bad = cuda_ok(d, rc, "capture", e);
+    int bad = record(&r, &graph, e);
     if (!bad) bad = cuda_ok(d, cudaGraphInstantiate(&g->exec, graph, 0), "making a graph", e);
     if (!bad) bad = cuda_ok(d, cudaGraphUpload(g->exec, d->stream), "loading a graph", e);
     if (graph) cudaGraphDestroy(graph);
@@ -330,6 +392,21 @@ static int capture(struct dev *d, int32_t seqs, struct err *e) {
 static int32_t next_size(int32_t n, int32_t max) {
     int32_t next = n < 4 ? n + 1 : n < 8 ? 8 : n < 64 ? n + 8 : n < 256 ? n + 16 : n + 64;
     return n < max && next > max ? max : next;
+}
+
+/* Several ranks: to load a kernel may wait for all that runs on the GPU, and so for a kernel that waits for this rank. So the products of
+ * every number of rows are chosen and loaded now, by recording steps that are never run. */
+static int load_products(struct dev *d, struct err *e) {
+    const struct batch_limits *l = &d->shape.limits;
+    for (int32_t n = 1; d->comm && n <= l->max_tokens; n = linear_rows(n + 1)) {
+        int32_t seqs = n < l->max_seqs ? n : l->max_seqs;
+        struct run r = {.d = d, .n = {n, seqs, seqs}, .n_fi = 1, .n_fa = 1};
+        cudaGraph_t graph;
+        int bad = record(&r, &graph, e);
+        if (graph) cudaGraphDestroy(graph);
+        if (bad) return -1;
+    }
+    return 0;
 }
 
 /* One eager step, so that every kernel is loaded; then the graphs. The pages of empty tables are page 0, which holds nothing. */
@@ -346,9 +423,11 @@ int step_warm(struct dev *d, int32_t graph_max, struct err *e) {
     b->n_seqs = n;
     b->n_tokens = chunk + n - 1;
     batch_seal(b);
-    d->warming = true;
+    d->warming = d->alone = true;
     int bad = step_launch(d, b, e);
     if (!bad) bad = step_collect(d, &r, e);
+    d->alone = false;
+    if (!bad) bad = load_products(d, e);
     for (int32_t s = 1; !bad && s <= graph_max && d->n_graphs < GRAPHS_MAX; s = next_size(s, graph_max)) bad = capture(d, s, e);
     d->warming = false;
     free(r.rows);
@@ -365,7 +444,7 @@ int step_launch(struct dev *d, const struct batch *b, struct err *e) {
     struct pending *p = &d->pending[(d->first_pending + d->n_pending) % 2];
     d->step = b->step;
     d->op_at = -1;
-    if (cuda_ok(d, cudaSetDevice(d->gpu), "choosing the GPU", e)) return -1;
+    if (cuda_ok(d, cudaSetDevice(d->gpu), "choosing the GPU", e) || check_ranks(d, b, e)) return -1;
     struct step_dims n = put_block(d, b, p->block);
     const struct step_head *h = (const struct step_head *)(const void *)p->block;
     cudaError_t rc = cudaMemcpyAsync((void *)(uintptr_t)d->tabs.head, p->block, h->size, cudaMemcpyHostToDevice, d->stream);
@@ -389,7 +468,7 @@ int step_collect(struct dev *d, struct result *r, struct err *e) {
     if (!d->n_pending) return err_machine(e, "no step was launched");
     struct pending *p = &d->pending[d->first_pending];
     d->op_at = -2;
-    if (cuda_ok(d, cudaEventSynchronize(p->done), "waiting", e)) return -1;
+    if (cuda_ok(d, cudaEventSynchronize(p->done), "waiting", e) || (d->comm && d->comm_maker->check(d->comm, p->step, e))) return -1;
     d->first_pending ^= 1;
     d->n_pending--;
     r->step = p->step;

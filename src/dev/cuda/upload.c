@@ -110,6 +110,7 @@ static void lay_out(struct plan *p) {
             t->vector[0] = lay_bias(p, o, t->w.n, DT_F32);
             t->bias = lay_bias(p, o, t->w.n, o->out == BUF_LOGITS || o->out == BUF_H ? DT_F32 : p->act);
             break;
+        case OP_REDUCE: t->vector[0] = lay_vector(p, &o->bias[0], DT_F32); break;
         case OP_NORM: t->vector[0] = lay_vector(p, &o->w[0], DT_F32); break;
         case OP_ROPE_KV:
             t->vector[0] = lay_vector(p, &o->w[0], DT_F32);
