@@ -133,7 +133,7 @@ static struct val f_sort(struct rt *rt, struct val in, struct val *a, struct cal
     struct vec v = iter_all(rt, in);
     struct keyed *k = jx_array(&rt->x, v.n, sizeof *k);
     for (size_t i = 0; i < v.n; i++) k[i] = (struct keyed){multi_path(rt, v.v[i], a[2], flag(rt, a[1])), v.v[i]};
-    sort_keyed(rt, k, v.n, flag(rt, a[0]));
+    sort_keyed(rt, k, v.n, int_flag(rt, a[0]));
     return items_of(rt, k, v.n);
 }
 
@@ -156,7 +156,7 @@ static struct val f_dictsort(struct rt *rt, struct val in, struct val *a, struct
     for (size_t i = 0; i < d->n; i++)
         k[i] = (struct keyed){fold(rt, by_value ? d->e[i].v : d->e[i].k, flag(rt, a[0])),
                               v_pair(&rt->x, d->e[i].k, d->e[i].v)};
-    sort_keyed(rt, k, d->n, flag(rt, a[2]));
+    sort_keyed(rt, k, d->n, int_flag(rt, a[2]));
     return items_of(rt, k, d->n);
 }
 

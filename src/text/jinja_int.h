@@ -438,6 +438,7 @@ bool is_num(struct val v);                          /* int, float, bool */
 bool as_int(struct val v, int64_t *i);              /* int or bool */
 double as_double(struct val v);
 int64_t need_int(struct rt *rt, struct val v);
+bool int_flag(struct rt *rt, struct val v); /* false when missing; must be what Python takes for a C int */
 bool val_len(struct rt *rt, struct val v, int64_t *n);
 struct iter *val_iter(struct rt *rt, struct val v); /* fails when it is not iterable */
 bool iterable(struct val v);

@@ -164,7 +164,7 @@ METHOD(s_rsplit) {
 
 METHOD(s_splitlines) {
     UNUSED;
-    struct vec v = str_splitlines(&rt->x, self.s, a[0].t != V_MISSING && truthy(rt, a[0]));
+    struct vec v = str_splitlines(&rt->x, self.s, int_flag(rt, a[0]));
     return v_list(&rt->x, v.v, v.n, false);
 }
 

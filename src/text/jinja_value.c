@@ -268,6 +268,12 @@ int64_t need_int(struct rt *rt, struct val v) {
     return i;
 }
 
+bool int_flag(struct rt *rt, struct val v) {
+    int64_t i = v.t == V_MISSING ? 0 : need_int(rt, v);
+    if (i != (int32_t)i) jx_fail(&rt->x, JINJA_RUNTIME, "an integer of more than 32 bits is no flag");
+    return i != 0;
+}
+
 bool truthy(struct rt *rt, struct val v) {
     int64_t n;
     switch (v.t) {

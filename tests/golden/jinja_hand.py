@@ -257,6 +257,12 @@ l|sort ~ l|sort(reverse=true) ~ sl|sort ~ sl|sort(case_sensitive=true) ~ rows|so
 ml|sort
 d|dictsort ~ d|dictsort(true) ~ {'b': 1, 'a': 2}|dictsort(by='value') ~ d|dictsort(reverse=true)
 d|dictsort(by='x')
+d|dictsort(reverse=undef)
+l|sort(reverse=2) ~ l|sort(reverse=false) ~ s.splitlines(0)
+l|sort(reverse='a')
+l|sort(reverse=none)
+l|sort(3000000000)
+s.splitlines(none)
 sl|unique|list ~ sl|unique(case_sensitive=true)|list ~ rows|unique(attribute='age')|list
 rows|groupby('age') ~ rows|groupby('nope', default='z')
 rows|map(attribute='name')|join(', ') ~ rows|map(attribute='x', default='-')|list ~ sl|map('upper')|list
