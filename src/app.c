@@ -343,6 +343,8 @@ static int check_attention(const struct app *a, const struct options *o, struct 
         return err_input(e, "--attention-backend %s: fi is for decodes only; use auto or fa,fi (fa for prompts, fi for decodes), or fa for both",
                          o->attention);
     if (on_gpu(a)) log_info("attention: fa for prompts, %s for decodes", !strcmp(o->attention, "fa") ? "fa" : "fi");
+    if (on_gpu(a) && o->disable_pynccl) log_info("--disable-pynccl changes nothing: GPU ranks have one communicator, p2p");
+    if (on_gpu(a) && options_given(o, "cpu-isa")) log_info("--cpu-isa matters on the CPU only: this run computes on a GPU");
     return 0;
 }
 

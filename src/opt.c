@@ -101,7 +101,7 @@ static const struct row rows[] = {
     {"cuda-graph-max-bs", "graph", NULL, INT, AT(cuda_graph_max_bs), 0, 4096, "N", "auto", CMD_RUNS,
      "largest batch of decodes captured in a CUDA graph (default: 256); 0 disables graphs", gpu_only},
     {"disable-pynccl", "", NULL, FLAG, AT(disable_pynccl), 0, 0, NULL, NULL, CMD_RUNS,
-     "use the other GPU communicator of Mini-SGLang; there is one NCCL binding here", gpu_only},
+     "use the other GPU communicator of Mini-SGLang; there is one here, `p2p`, so this changes nothing and is named in the log", gpu_only},
     {"num-tokenizer", "tokenizer-count", NULL, INT, AT(num_tokenizer), 0, 64, "N", "1", CMD_SERVE,
      "threads that render templates and tokenize long prompts; 0, the default of Mini-SGLang, means 1", NULL},
     {"chat-template", "", NULL, TEXT, AT(chat_template), 0, 0, "FILE", NULL, CMD_RUNS | CMD_TEMPLATE,

@@ -69,6 +69,23 @@ static inline int comm_gather(struct comm *c, const void *mine, void *all, size_
     return 0;
 }
 
+/* Before a step's first sum: every rank must be at the same step with the same batch. -1: *e names the first that is not. */
+static inline int comm_same_batch(struct comm *c, uint64_t step, uint64_t checksum, struct err *e) {
+    struct {
+        uint64_t step, checksum;
+    } mine = {step, checksum}, all[COMM_MAX_RANKS];
+    if (!c) return 0;
+    comm_at(c, step, "the comparison of batches", -1);
+    if (comm_gather(c, &mine, all, sizeof mine, e)) return -1;
+    for (int32_t i = 1; i < c->n_ranks; i++)
+        if (all[i].step != all[0].step || all[i].checksum != all[0].checksum)
+            return err_machine(e, "rank %d runs step %llu with a batch of checksum %08llx, rank 0 runs step %llu with %08llx: expected the same; "
+                                  "a machine computes wrongly or this is a bug of minisgl",
+                               i, (unsigned long long)all[i].step, (unsigned long long)all[i].checksum, (unsigned long long)all[0].step,
+                               (unsigned long long)all[0].checksum);
+    return 0;
+}
+
 /* ---- threads.c ---- */
 
 struct comm_threads;

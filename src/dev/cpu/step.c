@@ -236,24 +236,6 @@ static int run_reduce(struct dev *d, struct op_ref *r, struct err *e) {
     return 0;
 }
 
-/* Before the first sum: all ranks must be at the same step with the same batch. */
-static int check_ranks(struct dev *d, const struct batch *b, struct err *e) {
-    struct {
-        uint64_t step, checksum;
-    } mine = {b->step, b->checksum}, all[COMM_MAX_RANKS];
-    struct comm *c = d->args.comm;
-    if (!c) return 0;
-    comm_at(c, b->step, "the comparison of batches", -1);
-    if (comm_gather(c, &mine, all, sizeof mine, e)) return -1;
-    for (int32_t i = 1; i < c->n_ranks; i++)
-        if (all[i].step != all[0].step || all[i].checksum != all[0].checksum)
-            return err_machine(e, "rank %d runs step %llu with a batch of checksum %08llx, rank 0 runs step %llu with %08llx: expected the same; "
-                                  "a machine computes wrongly or this is a bug of minisgl",
-                               i, (unsigned long long)all[i].step, (unsigned long long)all[i].checksum, (unsigned long long)all[0].step,
-                               (unsigned long long)all[0].checksum);
-    return 0;
-}
-
 static int run_op(struct dev *d, int32_t i, struct pending *out, struct err *e) {
     const struct op *o = &d->prog[i];
     struct op_ref r = {o, &d->vectors[i], 0};
@@ -349,7 +331,7 @@ static void angle_row(struct dev *d, void *arg, int32_t t, int32_t thread) {
 }
 
 int step_run(struct dev *d, const struct batch *b, struct pending *out, struct err *e) {
-    if (check_ranks(d, b, e)) return -1;
+    if (comm_same_batch(d->args.comm, b->step, b->checksum, e)) return -1;
     d->batch = b;
     take_changes(d, b);
     take_seqs(d, b);

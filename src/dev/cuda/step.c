@@ -259,25 +259,6 @@ static int join_logits(const struct run *r, struct err *e) {
     return 0;
 }
 
-/* On the host, before a step is enqueued: all ranks must be at the same step with the same batch. Also keeps a rank from waiting on the
- * GPU for one that has not got so far. */
-static int check_ranks(struct dev *d, const struct batch *b, struct err *e) {
-    struct {
-        uint64_t step, checksum;
-    } mine = {b->step, b->checksum}, all[COMM_MAX_RANKS];
-    struct comm *c = d->args.comm;
-    if (!exchanges(d)) return 0;
-    comm_at(c, b->step, "the comparison of batches", -1);
-    if (comm_gather(c, &mine, all, sizeof mine, e)) return -1;
-    for (int32_t i = 1; i < c->n_ranks; i++)
-        if (all[i].step != all[0].step || all[i].checksum != all[0].checksum)
-            return err_machine(e, "rank %d runs step %llu with a batch of checksum %08llx, rank 0 runs step %llu with %08llx: expected the same; "
-                                  "a machine computes wrongly or this is a bug of minisgl",
-                               i, (unsigned long long)all[i].step, (unsigned long long)all[i].checksum, (unsigned long long)all[0].step,
-                               (unsigned long long)all[0].checksum);
-    return 0;
-}
-
 /* ---- experts and what ends a step ---- */
 
 static int run_moe(const struct run *r, struct dop *o, struct err *e) {
@@ -444,7 +425,7 @@ int step_launch(struct dev *d, const struct batch *b, struct err *e) {
     struct pending *p = &d->pending[(d->first_pending + d->n_pending) % 2];
     d->step = b->step;
     d->op_at = -1;
-    if (cuda_ok(d, cudaSetDevice(d->gpu), "choosing the GPU", e) || check_ranks(d, b, e)) return -1;
+    if (cuda_ok(d, cudaSetDevice(d->gpu), "choosing the GPU", e) || (exchanges(d) && comm_same_batch(d->args.comm, b->step, b->checksum, e))) return -1;
     struct step_dims n = put_block(d, b, p->block);
     const struct step_head *h = (const struct step_head *)(const void *)p->block;
     cudaError_t rc = cudaMemcpyAsync((void *)(uintptr_t)d->tabs.head, p->block, h->size, cudaMemcpyHostToDevice, d->stream);
