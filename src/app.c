@@ -280,23 +280,23 @@ static void release(struct app *a) {
     join_close(&a->join);
 }
 
-static int check_ranks(const struct options *o, struct err *e) {
+int app_check_ranks(const struct options *o, struct err *e) {
     if (o->tp <= APP_MAX_RANKS && (o->tp & (o->tp - 1)) == 0) return 0;
     return err_input(e, "--tp %lld: the model can be split over 1, 2, 4 or 8 ranks", (long long)o->tp);
 }
 
 /* --devices: as many ordinals as ranks, parted by commas. */
-static int parse_devices(struct app *a, const char *text, struct err *e) {
+int app_devices(int32_t *gpus, int32_t n, const char *text, struct err *e) {
     const char *at = text;
-    int32_t n = 0;
-    for (; n < a->n_local; n++) {
+    int32_t i = 0;
+    for (; i < n; i++) {
         char *end;
         long v = *at >= '0' && *at <= '9' ? strtol(at, &end, 10) : -1;
-        if (v < 0 || v > 255 || *end != (n + 1 < a->n_local ? ',' : 0)) break;
-        a->gpus[n] = (int32_t)v;
+        if (v < 0 || v > 255 || *end != (i + 1 < n ? ',' : 0)) break;
+        gpus[i] = (int32_t)v;
         at = end + 1;
     }
-    return n == a->n_local ? 0 : err_input(e, "--devices %s: expected the CUDA ordinals of %d GPUs, one a rank, parted by commas", text, a->n_local);
+    return i == n ? 0 : err_input(e, "--devices %s: expected the CUDA ordinals of %d GPUs, one a rank, parted by commas", text, n);
 }
 
 static void count_sharers(struct app *a) {
@@ -313,7 +313,7 @@ static int choose_gpus(struct app *a, const struct options *o, struct err *e) {
     struct gpus gpus;
     int rc = 0;
     for (int32_t i = 0; i < APP_MAX_RANKS; i++) a->gpus[i] = i;
-    if (o->devices && parse_devices(a, o->devices, e)) return -1;
+    if (o->devices && app_devices(a->gpus, a->n_local, o->devices, e)) return -1;
     count_sharers(a);
     if (a->n_local == 1 && !o->devices) return 0;
     gpus_read(&gpus);
@@ -355,7 +355,7 @@ static int check_seed(const struct options *o, struct err *e) {
 
 int app_join(struct app *a, const struct options *o, struct err *e) {
     *a = (struct app){.n_ranks = (int32_t)o->tp};
-    if (check_ranks(o, e)) return -1;
+    if (app_check_ranks(o, e)) return -1;
     if (join_open(&a->join, o, e)) {
         join_fail(&a->join, e);
         return -1;

@@ -46,6 +46,10 @@ int app_join(struct app *a, const struct options *o, struct err *e);
 bool app_follows(const struct app *a);
 int app_follow(struct app *a, const struct options *o);
 
+/* What --tp and --devices may say; gpus gets the ordinals of n ranks. */
+int app_check_ranks(const struct options *o, struct err *e);
+int app_devices(int32_t *gpus, int32_t n, const char *text, struct err *e);
+
 /* Load the model and start the scheduler thread. -1: *e; nothing is left open. A machine that breaks later ends the
  * process from the scheduler thread (exit code 1). */
 int app_open(struct app *a, const struct options *o, struct err *e);

@@ -23,6 +23,7 @@ enum {
     CMD_DOCTOR = 128,
     CMD_SELFTEST = 256,
     CMD_RUNS = CMD_SERVE | CMD_GENERATE, /* the ones that run a model */
+    CMD_TESTS = CMD_RUNS | CMD_SELFTEST, /* and the one that tries it */
     CMD_ALL = 511
 };
 
@@ -40,6 +41,7 @@ struct options {
     int64_t max_running, max_seq_len, max_prefill, page_size, num_pages, cuda_graph_max_bs, max_queued;
     int64_t comm_timeout, processes, target_itl, request_timeout, max_connections, max_body, seed, shard_bytes;
     int64_t hub_timeout;
+    int64_t test_steps;
     int64_t gpus, sim_requests, max_tokens, input_length, output_length; /* simulate */
     double memory_ratio, rate_scale, rate, shared_prefix;
     bool dummy_weight, offline, shell, disable_pynccl, disable_overlap, decode, special, json, markdown, fields, raw, help;

@@ -16,7 +16,7 @@ static const char usage[] =
     "       minisgl dummy [options]              write a checkpoint of random weights\n"
     "       minisgl simulate [options]           what clients of a machine would see, by a cost model\n"
     "       minisgl doctor [--model M] [--json]  what this machine has, and which models fit on it\n"
-    "       minisgl selftest [options]           every operator of the device against a reference\n"
+    "       minisgl selftest [options]           the device against a reference: operators, a model, many steps\n"
     "       minisgl help [SUBCOMMAND] [--json|--markdown|--fields]\n"
     "       minisgl version";
 

@@ -1,11 +1,29 @@
-/* selftest.c: `minisgl selftest`: is this device right? The main thread is the rank thread. */
+/* selftest.c: `minisgl selftest`: is this device right? Its operators; with --model, a model's log-probabilities; with --steps, random requests.
+ * The main thread is rank 0's thread. */
 #include "base/err.h"
 #include "cli/cli.h"
+#include "app.h"
+#include "cli/probe.h"
 #include "dev/open.h"
 #include "dev/selftest.h"
-#include "hw/host.h"
 
 #include <stdio.h>
+
+static int test_operators(const struct options *o, const struct dev_maker *maker, struct err *e) {
+    int32_t gpu = 0;
+    if (o->tp != 1) return err_input(e, "--tp %lld: operators are tested on one device; ranks go with --model or --steps", (long long)o->tp);
+    if (o->devices && app_devices(&gpu, 1, o->devices, e)) return -1;
+    struct dev_args args = {.n_ranks = 1, .n_threads = probe_threads(o), .graph_max = (int32_t)o->cuda_graph_max_bs, .gpus = &gpu};
+    return dev_selftest(maker, &args, stdout, e);
+}
+
+static int test_model(const struct options *o, const struct dev_maker *maker, struct err *e) {
+    struct probe p;
+    if (probe_open(&p, o, maker, e)) return -1;
+    int failed = o->test_steps > 0 ? selftest_steps(&p, (uint64_t)o->test_steps, stdout, e) : selftest_logits(&p, stdout, e);
+    probe_release(&p);
+    return failed;
+}
 
 int cmd_selftest(int argc, char **argv) {
     struct options o;
@@ -17,13 +35,10 @@ int cmd_selftest(int argc, char **argv) {
     cli_begin(&o);
     if (dev_choose(&maker, o.device, why, sizeof why, &e)) return cli_fail(&e);
     if (*why) fprintf(stderr, "testing the CPU: %s\n", why);
-    struct host host;
-    host_read(&host, "");
-    int32_t threads = o.threads > 0 ? (int32_t)o.threads : host.cpu.allowed > 0 ? host.cpu.allowed : 1;
-    struct dev_args args = {.n_ranks = 1, .n_threads = threads, .graph_max = -1};
-    int failed = dev_selftest(maker, &args, stdout, &e);
+    bool model = options_given(&o, "model") || o.dummy_weight || o.test_steps > 0;
+    int failed = model ? test_model(&o, maker, &e) : test_operators(&o, maker, &e);
     if (failed < 0) return cli_fail(&e);
-    if (failed) printf("%d cases are over the bound: do not use this device\n", failed);
+    if (failed) printf("%d %s over the bound: do not use this device\n", failed, model ? "checks are" : "cases are");
     else printf("everything is within its bound\n");
     return failed ? 1 : 0;
 }

@@ -296,6 +296,20 @@ int engine_collect(struct engine *g, const struct result **r, struct err *e) {
     return collect_here(g, e);
 }
 
+int engine_logits(struct engine *g, float *logits, int32_t rows, struct err *e) {
+    size_t V = (size_t)g->args.config->vocab;
+    for (int32_t i = 0; i < g->n_local; i++) {
+        const struct dev_shape *s = &g->ranks[i].shape;
+        size_t n = (size_t)s->vocab;
+        float *share = mem_array((size_t)rows * n, sizeof *share);
+        int bad = g->args.maker->peek(g->ranks[i].dev, BUF_LOGITS, share, (size_t)rows * n);
+        for (size_t r = 0; r < (size_t)rows && !bad; r++) memcpy(logits + r * V + (size_t)s->vocab_first, share + r * n, n * sizeof *share);
+        free(share);
+        if (bad) return err_machine(e, "the logits of rank %d cannot be read", g->ranks[i].id);
+    }
+    return 0;
+}
+
 /* ---- several processes ---- */
 
 bool engine_wants_beat(const struct engine *g) { return leads(g); }

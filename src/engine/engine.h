@@ -58,6 +58,10 @@ int engine_launch(struct engine *g, const struct batch *b, struct err *e);
 /* Wait for the oldest step under way. *r's rows stay valid until the next call. */
 int engine_collect(struct engine *g, const struct result **r, struct err *e);
 
+/* For tests, when no step is under way: the logits of the first `rows` rows of the last step, [rows, V], the ranks' shares side by side. All
+ * ranks must be in this process. */
+int engine_logits(struct engine *g, float *logits, int32_t rows, struct err *e);
+
 /* Several processes. Process 0 calls engine_beat about every ENGINE_BEAT_NS while it has no work: the others are alive,
  * and know that it is. */
 enum { ENGINE_BEAT_NS = 500000000 };

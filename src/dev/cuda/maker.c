@@ -424,7 +424,8 @@ static int move(struct dev *d, enum buf_id b, float *data, size_t n, bool up) {
     enum dtype t = buf_dtype(d, b);
     size_t width = (size_t)d->width[b], rows = n / width, ld = (size_t)d->ld[b], bytes = rows * ld * dtype_size(t);
     char *tmp = mem_zalloc(rows * ld, dtype_size(t));
-    cudaError_t rc = cudaDeviceSynchronize();
+    cudaError_t rc = cudaSetDevice(d->gpu); /* peek may come from another thread than the rank's */
+    if (!rc) rc = cudaDeviceSynchronize();
     if (!rc && !up) rc = cudaMemcpy(tmp, d->buf[b], bytes, cudaMemcpyDeviceToHost);
     for (size_t r = 0; r < rows; r++)
         for (size_t i = 0; i < width; i++) {
