@@ -1,6 +1,7 @@
 /* selftest.c: `minisgl selftest`: is this device right? Its operators; with --model, a model's log-probabilities; with --steps, random requests.
  * The main thread is rank 0's thread. */
 #include "base/err.h"
+#include "base/log.h"
 #include "cli/cli.h"
 #include "app.h"
 #include "cli/probe.h"
@@ -8,12 +9,21 @@
 #include "dev/selftest.h"
 
 #include <stdio.h>
+#include <string.h>
+
+/* Options that this device leaves aside are named, as in a run. */
+static int check_options(const struct options *o, const struct dev_maker *maker, struct err *e) {
+    bool gpu = maker->memory != NULL;
+    if (gpu && !strncmp(o->attention, "fi", 2)) return err_input(e, "--attention-backend %s: fi is for decodes only; use fa,fi or fa", o->attention);
+    for (int i = 0; i < o->n_gpu_only && !gpu; i++) log_info("--%s matters on GPUs only: this test is of the CPU and goes on without it", o->gpu_only[i]);
+    return 0;
+}
 
 static int test_operators(const struct options *o, const struct dev_maker *maker, struct err *e) {
     int32_t gpu = 0;
     if (o->tp != 1) return err_input(e, "--tp %lld: operators are tested on one device; ranks go with --model or --steps", (long long)o->tp);
     if (o->devices && app_devices(&gpu, 1, o->devices, e)) return -1;
-    struct dev_args args = {.n_ranks = 1, .n_threads = probe_threads(o), .graph_max = (int32_t)o->cuda_graph_max_bs, .gpus = &gpu};
+    struct dev_args args = {.n_ranks = 1, .n_threads = probe_threads(o), .decode_fa = !strcmp(o->attention, "fa"), .graph_max = (int32_t)o->cuda_graph_max_bs, .gpus = &gpu};
     return dev_selftest(maker, &args, stdout, e);
 }
 
@@ -35,6 +45,7 @@ int cmd_selftest(int argc, char **argv) {
     cli_begin(&o);
     if (dev_choose(&maker, o.device, why, sizeof why, &e)) return cli_fail(&e);
     if (*why) fprintf(stderr, "testing the CPU: %s\n", why);
+    if (check_options(&o, maker, &e)) return cli_fail(&e);
     bool model = options_given(&o, "model") || o.dummy_weight || o.test_steps > 0;
     int failed = model ? test_model(&o, maker, &e) : test_operators(&o, maker, &e);
     if (failed < 0) return cli_fail(&e);

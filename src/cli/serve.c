@@ -1,6 +1,7 @@
 /* serve.c: `minisgl [serve]`: bind the port, load the model, serve until a signal. */
 #include "serve/serve.h"
 #include "app.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/front.h"
@@ -28,6 +29,7 @@ static void *run_server(void *arg) {
 }
 
 int cmd_serve(int argc, char **argv) {
+    uint64_t start = clock_ns();
     struct options o;
     struct err e;
     if (options_parse(&o, CMD_SERVE, argc, argv, &e)) return cli_fail(&e);
@@ -63,6 +65,7 @@ int cmd_serve(int argc, char **argv) {
     cli_front_init(&front, &app, &o);
     if (!o.api_key) log_warning("no --api-key: anyone who reaches the port can use this server");
     serve_ready(serving, &front.front);
+    log_info("ready %.2f s after the start", (double)(clock_ns() - start) / 1e9);
     pthread_join(io, NULL);
     app_close(&app);
     serve_close(serving);

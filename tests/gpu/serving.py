@@ -129,7 +129,7 @@ def measure(ctx, name, folder):
         need(code == 0, f"exit code {code} after SIGTERM")
         ready.append(s.seconds)
     for line in s.log:
-        if any(word in line for word in ("GB/s", "phases", "loaded ", "ready")):
+        if any(word in line for word in ("GB/s", "phases", "s after the start")):
             ctx.say(line.strip())
     first = sorted(firsts)[len(firsts) // 2]
     most, ms = BARS[name]

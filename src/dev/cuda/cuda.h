@@ -57,6 +57,7 @@ struct dev {
     struct dev_args args;
     int32_t gpu, n_sms;
     char describe[400];
+    size_t described, weight_bytes; /* of describe: what is known before load() */
     cudaStream_t stream;
     cublasLtHandle_t lt;
     const struct gpu_comm_maker *comm_maker;

@@ -1,6 +1,7 @@
 /* maker.c: a CUDA device: its life and its memory. Owned by the rank thread. All device memory is laid out from one list (lay_out),
  * walked once to count and once to hand out, and allocated by load; nothing is allocated afterwards. It refuses GPUs older
  * than compute capability 8.0, and programs whose shapes do not fit the buffers. */
+#include "base/clock.h"
 #include "base/mem.h"
 #include "dev/cpu/half.h"
 #include "comm/comm.h"
@@ -257,7 +258,7 @@ static int allocate(struct dev *d, char **p, size_t n, const char *what, struct 
 
 static int allocate_all(struct dev *d, const struct dev_program *prog, struct err *e) {
     struct arena count = {0};
-    size_t weights = upload_size(d, prog, d->act);
+    size_t weights = d->weight_bytes = upload_size(d, prog, d->act);
     lay_out(d, &count);
     size_t kv = d->layer_bytes * (size_t)(d->shape.n_layers ? d->shape.n_layers : 1);
     if (allocate(d, &d->weights, weights, "the weights", e) || allocate(d, &d->arena, count.bytes, "activations and workspace", e) ||
@@ -321,6 +322,15 @@ static int32_t graph_max(const struct dev *d) {
     return n > l->max_tokens ? l->max_tokens : n;
 }
 
+/* The weights, and how fast they came, for the log. */
+static int upload_timed(struct dev *d, struct err *e) {
+    uint64_t start = clock_ns();
+    if (upload(d, e)) return -1;
+    double s = (double)(clock_ns() - start) / 1e9, gb = (double)d->weight_bytes / 1e9;
+    snprintf(d->describe + d->described, sizeof d->describe - d->described, "; %.2f GB of weights came in %.2f s, %.1f GB/s", gb, s, gb / s);
+    return 0;
+}
+
 static int cuda_load(struct dev *d, const struct dev_shape *shape, const struct dev_program *prog, struct err *e) {
     if (cuda_ok(d, cudaSetDevice(d->gpu), "choosing the GPU", e)) return -1;
     unload(d);
@@ -333,7 +343,7 @@ static int cuda_load(struct dev *d, const struct dev_shape *shape, const struct 
     if (allocate_all(d, prog, e)) return -1;
     /* What follows copies on other streams: memory must be clear before, or be cleared after them (another rank's clearing is in the way). */
     if (cuda_ok(d, cudaStreamSynchronize(d->stream), "clearing memory", e)) return -1;
-    if (fill_tables(d, e) || upload(d, e) || linear_prepare(d, e)) return -1;
+    if (fill_tables(d, e) || upload_timed(d, e) || linear_prepare(d, e)) return -1;
     find_halves(d);
     d->loaded = true;
     return complete(prog) ? step_warm(d, graph_max(d), e) : 0;
@@ -366,6 +376,7 @@ static int look_at(struct dev *d, struct err *e) {
     launch_init(major);
     snprintf(d->describe, sizeof d->describe, "cuda, GPU %d: %s, %d SMs, %.1f GB, CUDA %d.%d (driver %d.%d)", d->gpu, p.name, d->n_sms,
              (double)p.totalGlobalMem / 1e9, runtime / 1000, runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
+    d->described = strlen(d->describe);
     return 0;
 }
 
