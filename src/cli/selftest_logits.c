@@ -5,7 +5,8 @@
  * comes at each chunk's end. Judged are all ids of the vocabulary at each position. The main thread does it all.
  *
  * bfloat16 has a noise of its own, which grows with a model's logits: where the CPU can round as a GPU does (to bf16 before each product) it reads the texts
- * too, and twice its difference is allowed where that is more than the bound, and one position in 200 more with another most likely id. */
+ * too, and twice its difference is allowed where that is more than the bound, and one position in 200 more with another most likely id (three with
+ * experts). */
 #include "cli/probe.h"
 
 #include "base/mem.h"
@@ -150,10 +151,13 @@ static int read_texts(struct bench *t, struct verdict *v, bool chunks) {
     }
 }
 
+/* The share of differences that must be within the bound: rounding turns a near tie between experts, which changes a position and those that see it. */
+static double judged(const struct bench *t) { return t->p->config.n_experts && t->p->config.dtype != DT_F32 ? 0.98 : 0.999; }
+
 static bool tell(struct bench *t, const char *route, const struct verdict *v) {
-    double p999 = spread_at(&v->all, 0.999), same = (double)v->same_top / (double)v->positions, near = (double)v->near_top / (double)v->positions;
-    bool ok = p999 <= t->bound && same + near >= t->least_same && !v->wrong_sample && !v->all.not_finite;
-    fprintf(t->out, "%-30s %9lld %10.2e %10.2e %10.2e %8.1e %9.2f %% %6.2f %%   %s\n", route, (long long)v->positions, spread_at(&v->all, 0.5), p999,
+    double most = spread_at(&v->all, judged(t)), same = (double)v->same_top / (double)v->positions, near = (double)v->near_top / (double)v->positions;
+    bool ok = most <= t->bound && same + near >= t->least_same && !v->wrong_sample && !v->all.not_finite;
+    fprintf(t->out, "%-30s %9lld %10.2e %10.2e %10.2e %8.1e %9.2f %% %6.2f %%   %s\n", route, (long long)v->positions, spread_at(&v->all, 0.5), most,
             v->all.max, t->bound, 100 * same, 100 * near, ok ? "ok" : "FAILED");
     if (v->wrong_sample) fprintf(t->out, "  FAILED: %lld greedy samples are not the largest logit\n", (long long)v->wrong_sample);
     fflush(t->out);
@@ -198,8 +202,10 @@ static int write_all(struct bench *t) {
 
 /* Who reads, and what the columns are. */
 static void head(struct bench *t, int32_t n_ranks) {
+    char column[16];
+    snprintf(column, sizeof column, "P%g", 100 * judged(t));
     fprintf(t->out, "read by %s, %d rank%s\n%-30s %9s %10s %10s %10s %8s %11s %8s\n", engine_describe(t->engine), n_ranks, n_ranks > 1 ? "s" : "",
-            "log-probabilities", "positions", "P50", "P99.9", "largest", "bound", "same top", "near");
+            "log-probabilities", "positions", "P50", column, "largest", "bound", "same top", "near");
 }
 
 /* How many checks failed; -1: *e. */
@@ -223,12 +229,13 @@ static int read_rounded(struct bench *t, struct verdict *v) {
     if (t->p->config.dtype != DT_BF16 || probe_engine(&t->engine, t->p, &t->sizes, 1, PROBE_ROUNDED, &lacks_it)) return 0;
     memset(v, 0, sizeof *v);
     int bad = read_texts(t, v, false);
-    double own = spread_at(&v->all, 0.999);
-    if (!bad) fprintf(t->out, "rounding alone, %s: P50 %.2e, P99.9 %.2e, largest %.2e, same top %.2f %%\n", engine_describe(t->engine), spread_at(&v->all, 0.5),
-                      own, v->all.max, 100 * (double)v->same_top / (double)v->positions);
+    double own = spread_at(&v->all, judged(t));
+    if (!bad) fprintf(t->out, "rounding alone, %s: P50 %.2e, P%g %.2e, largest %.2e, same top %.2f %%\n", engine_describe(t->engine), spread_at(&v->all, 0.5),
+                      100 * judged(t), own, v->all.max, 100 * (double)v->same_top / (double)v->positions);
     double same = (double)(v->same_top + v->near_top) / (double)v->positions - 0.005;
     if (2 * own > t->bound) t->bound = 2 * own;
     if (same < t->least_same) t->least_same = same;
+    if (t->p->config.n_experts) t->least_same -= 0.01;
     engine_close(t->engine);
     return bad;
 }
