@@ -11,6 +11,7 @@
 #include "hw/gpu.h"
 #include "hw/host.h"
 #include "model_dir.h"
+#include "products.h"
 #include "text/template.h"
 #include "text/tokenizer.h"
 
@@ -139,7 +140,7 @@ static bool on_gpu(const struct app *a) { return a->maker->memory != NULL; }
 static struct dev_args device_args(const struct app *a, const struct options *o) {
     return (struct dev_args){.n_ranks = a->n_ranks, .n_threads = threads_of_rank(a, o), .isa = o->cpu_isa,
                              .decode_fa = !strcmp(o->attention, "fa"),
-                             .graph_max = (int32_t)o->cuda_graph_max_bs, .gpus = a->gpus};
+                             .graph_max = (int32_t)o->cuda_graph_max_bs, .gpus = a->gpus, .products = &a->products};
 }
 
 static struct sched_args sched_settings(struct app *a, const struct options *o, const struct room *room) {
@@ -239,6 +240,7 @@ static void tell_ranks(const struct app *a, bool overlap) {
     log_info("computing on %s%s%s; each holds %.3f GB of weights, up to %.3f GB of KV cache and %.3f GB of buffers", engine_describe(a->engine),
              a->n_ranks > 1 ? " a rank" : "",
              overlap ? ", overlap scheduling" : "", (double)a->weights[0].bytes / 1e9, (double)b.kv / 1e9, (double)b.other / 1e9);
+    if (*engine_chosen(a->engine)) log_info("%s", engine_chosen(a->engine));
 }
 
 static int open_machinery(struct app *a, const struct options *o, const struct room *room, struct err *e) {
@@ -275,6 +277,7 @@ static void release(struct app *a) {
     for (int32_t i = 0; i < a->n_local; i++) weights_release(&a->weights[i]);
     checkpoint_close(a->checkpoint);
     config_release(&a->config);
+    lintab_release(&a->products);
     inbox_release(&a->inbox);
     free(a->dir);
     join_close(&a->join);
@@ -326,11 +329,19 @@ static int choose_gpus(struct app *a, const struct options *o, struct err *e) {
     return rc;
 }
 
+/* The table of products that was named, or the one that is where tables are looked for. */
+static int read_products(struct app *a, const struct options *o, struct err *e) {
+    char *path = o->products ? mem_strdup(o->products) : products_path(o);
+    int rc = path ? products_read(&a->products, path, o->products != NULL, e) : 0;
+    free(path);
+    return rc;
+}
+
 static int choose_device(struct app *a, const struct options *o, struct err *e) {
     char why[600];
     if (dev_choose(&a->maker, o->device, why, sizeof why, e)) return -1;
     if (*why) log_info("computing on the CPU: %s", why);
-    if (on_gpu(a) && choose_gpus(a, o, e)) return -1;
+    if (on_gpu(a) && (choose_gpus(a, o, e) || read_products(a, o, e))) return -1;
     for (int i = 0; i < o->n_gpu_only && !on_gpu(a); i++)
         log_info("--%s matters on GPUs only: this run computes on the CPU and goes on without it", o->gpu_only[i]);
     return 0;

@@ -7,6 +7,7 @@
 #include "flow/stats.h"
 #include "join.h"
 #include "loop.h"
+#include "dev/lintab.h"
 #include "model/config.h"
 #include "model/safetensors.h"
 #include "model/weights.h"
@@ -29,6 +30,7 @@ struct app {
     struct tokenizer *tokenizer;
     struct chat_template *chat_template;
     const struct dev_maker *maker;   /* what --device chose */
+    struct lintab products;          /* the user's; GPU */
     int32_t gpus[APP_MAX_RANKS];     /* of each rank; --devices */
     int32_t sharers;                 /* ranks on the GPU that has most */
     struct engine *engine;

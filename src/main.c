@@ -21,7 +21,7 @@ int main(int argc, char **argv) {
     } subs[] = {{"serve", cmd_serve},       {"generate", cmd_generate}, {"help", cmd_help},
                 {"template", cmd_template}, {"tokenize", cmd_tokenize}, {"dummy", cmd_dummy},
                 {"simulate", cmd_simulate}, {"doctor", cmd_doctor},     {"selftest", cmd_selftest},
-                {"version", cmd_version},   {"--version", cmd_version}};
+                {"tune", cmd_tune},         {"version", cmd_version},   {"--version", cmd_version}};
     if (argc > 1)
         for (size_t i = 0; i < sizeof subs / sizeof *subs; i++)
             if (!strcmp(argv[1], subs[i].name)) return subs[i].run(argc - 1, argv + 1);

@@ -43,7 +43,7 @@ static const struct row rows[] = {
      "clients must send `Authorization: Bearer KEY`; without it anyone who reaches the port can use the server", NULL},
     {"served-model-name", "", NULL, TEXT, AT(served_model_name), 0, 0, "NAME", NULL, CMD_SERVE,
      "the model's name in the API (default: as given to --model; of a folder its last part); requests may also name what --model was given, or `default`", NULL},
-    {"tp", "tp-size tensor-parallel-size", NULL, INT, AT(tp), 1, 64, "N", "1", CMD_TESTS,
+    {"tp", "tp-size tensor-parallel-size", NULL, INT, AT(tp), 1, 64, "N", "1", CMD_TESTS | CMD_TUNE,
      "tensor parallelism: split the model over N GPUs, or over N groups of CPU threads (1, 2, 4 or 8)", NULL},
     {"comm-timeout", "", "NCCL_TIMEOUT", INT, AT(comm_timeout), 1, 86400, "S", "60", CMD_TESTS,
      "seconds that a rank waits for another before all end with an error", NULL},
@@ -65,14 +65,14 @@ static const struct row rows[] = {
     {"memory-ratio", "gpu-memory-utilization mem-fraction-static", NULL, REAL, AT(memory_ratio), 0.01, 0.99, "SHARE",
      "0.9", CMD_RUNS | CMD_SIMULATE | CMD_DOCTOR, "share of the free memory that weights and KV cache may take together; lower it when memory is short",
      NULL},
-    {"max-running-requests", "max-num-seqs", NULL, INT, AT(max_running), 1, 4096, "N", "256", CMD_RUNS | CMD_SIMULATE | CMD_DOCTOR,
+    {"max-running-requests", "max-num-seqs", NULL, INT, AT(max_running), 1, 4096, "N", "256", CMD_RUNS | CMD_SIMULATE | CMD_DOCTOR | CMD_TUNE,
      "requests that are computed at the same time; more wait in the queue", NULL},
     {"max-queued-requests", "", NULL, INT, AT(max_queued), 1, 1000000, "N", "1024", CMD_SERVE,
      "requests that may wait; one more is answered 429 at once", NULL},
     {"max-seq-len-override", "max-model-len context-length", NULL, INT, AT(max_seq_len), 1, 16777216, "N", "auto",
      CMD_RUNS | CMD_SIMULATE | CMD_DOCTOR, "longest sequence, prompt and answer together (default: what the model was made for)", NULL},
     {"max-prefill-length", "max-extend-length chunked-prefill-size max-num-batched-tokens", NULL, INT, AT(max_prefill),
-     1, 1048576, "N", "auto", CMD_RUNS | CMD_SIMULATE | CMD_DOCTOR,
+     1, 1048576, "N", "auto", CMD_RUNS | CMD_SIMULATE | CMD_DOCTOR | CMD_TUNE,
      "chunked prefill: prompt tokens computed in one step (default: 8192 on a GPU, 512 on the CPU)", NULL},
     {"page-size", "block-size", NULL, INT, AT(page_size), 1, 256, "N", "16", CMD_RUNS | CMD_SIMULATE | CMD_DOCTOR, "tokens in one page of the KV cache",
      NULL},
@@ -100,6 +100,9 @@ static const struct row rows[] = {
      "kernels of mixture-of-experts models on a GPU", gpu_only},
     {"cuda-graph-max-bs", "graph", NULL, INT, AT(cuda_graph_max_bs), 0, 4096, "N", "auto", CMD_TESTS,
      "largest batch of decodes captured in a CUDA graph (default: 256); 0 disables graphs", gpu_only},
+    {"product-table", "", NULL, TEXT, AT(products), 0, 0, "FILE", NULL, CMD_RUNS,
+     "how matrix products are computed on a GPU, as `minisgl tune` wrote it (default: minisgl/products.txt in ~/.cache where there is one); what it "
+     "lacks is taken from the table that comes with the program", gpu_only},
     {"disable-pynccl", "", NULL, FLAG, AT(disable_pynccl), 0, 0, NULL, NULL, CMD_RUNS,
      "use the other GPU communicator of Mini-SGLang; there is one here, `p2p`, so this changes nothing and is named in the log", gpu_only},
     {"num-tokenizer", "tokenizer-count", NULL, INT, AT(num_tokenizer), 0, 64, "N", "1", CMD_SERVE,
@@ -137,7 +140,7 @@ static const struct row rows[] = {
      "certificates to trust when downloading (default: the system's)", NULL},
     {"", "", "HOME", TEXT, AT(home), 0, 0, NULL, NULL, CMD_MODEL, "where ~ is, for the folders above", NULL},
     {"", "", "XDG_CACHE_HOME", TEXT, AT(cache_home), 0, 0, NULL, NULL, CMD_MODEL,
-     "instead of ~/.cache, for Hugging Face's files", NULL},
+     "instead of ~/.cache, for Hugging Face's files and tables of products", NULL},
     {"shell-mode", "", NULL, FLAG, AT(shell), 0, 0, NULL, NULL, CMD_SERVE, "chat in the terminal instead of serving",
      "the interactive shell comes with a later version; `minisgl generate --model M \"prompt\"` answers one prompt"},
     {"max-connections", "", NULL, INT, AT(max_connections), 1, 65536, "N", "4096", CMD_SERVE,
@@ -156,6 +159,8 @@ static const struct row rows[] = {
     {"special", "", NULL, FLAG, AT(special), 0, 0, NULL, NULL, CMD_TOKENIZE,
      "add the tokens that the model puts around every text (such as BOS)", NULL},
     {"out", "", NULL, TEXT, AT(out), 0, 0, "DIR", NULL, CMD_DUMMY, "folder to write; must not exist or be empty", NULL},
+    {"out", "", NULL, TEXT, AT(out), 0, 0, "FILE", NULL, CMD_TUNE,
+     "table to write, or to add to (default: minisgl/products.txt in ~/.cache, where runs look for it)", NULL},
     {"seed", "", NULL, INT, AT(seed), 0, 9007199254740992.0, "N", "0", CMD_DUMMY | CMD_TESTS | CMD_SIMULATE,
      "seed of --dummy-weight, and of made-up requests", NULL},
     {"shard-bytes", "", NULL, INT, AT(shard_bytes), 4096, 1e15, "N", "5000000000", CMD_DUMMY, "largest file to write", NULL},
@@ -446,7 +451,7 @@ static const struct {
     unsigned bit;
     const char *name;
 } commands[] = {{CMD_SERVE, "serve"}, {CMD_GENERATE, "generate"}, {CMD_TOKENIZE, "tokenize"},
-                {CMD_TEMPLATE, "template"}, {CMD_DUMMY, "dummy"}, {CMD_SIMULATE, "simulate"}, {CMD_DOCTOR, "doctor"}, {CMD_SELFTEST, "selftest"}, {CMD_HELP, "help"}};
+                {CMD_TEMPLATE, "template"}, {CMD_DUMMY, "dummy"}, {CMD_SIMULATE, "simulate"}, {CMD_DOCTOR, "doctor"}, {CMD_SELFTEST, "selftest"}, {CMD_TUNE, "tune"}, {CMD_HELP, "help"}};
 
 static void add_json_field(struct buf *b, const char *name, const char *value) {
     buf_addf(b, ",\"%s\":", name);

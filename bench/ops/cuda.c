@@ -1,10 +1,12 @@
 /* cuda.c: operators of the CUDA device, timed through dev.h: a program of one operator over several layers (so that no weight or page is
  * still in a cache), many steps, the host's clock around them. Prints one line a shape: microseconds an operator, GB/s of the bytes it
- * must move, TFLOP/s. Usage: build/bench/ops/cuda [att|lin|row|sample|moe]. Looks for minisgl_cuda.so beside itself and in build/. */
+ * must move, TFLOP/s. Usage: build/bench/ops/cuda [att|lin|sample [TABLE]]; TABLE: of matrix products, as `minisgl tune` writes it. Looks for minisgl_cuda.so
+ * beside itself. */
 #include "base/clock.h"
 #include "base/mem.h"
 #include "dev/cpu/half.h"
 #include "dev/open.h"
+#include "products.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -122,29 +124,56 @@ static void attention(int H, int K, int D, int seqs, int len, int chunk) {
     rig_release(&g);
 }
 
-static void linear(int n, int k) {
-    static const int rows[] = {1, 2, 4, 8, 16, 64, 128, 256, 512, 2048, 8192};
+/* What a GPU can do, by its name: bytes and operations a second that large copies and products reach. */
+static void ceilings(double *gbs, double *tflops) {
+    *gbs = strstr(maker->describe(dev), "H200") ? 4300 : 3000;
+    *tflops = 790;
+}
+
+enum { PRODUCTS = 64, DECODES_MAX = 256 };
+
+/* A step with `count` products, from a graph where it can be: embedding, products, sampling. */
+static void product_rig(struct rig *g, struct op *ops, int n, int k, int count) {
+    static const uint16_t table[8 * 65536];
     struct dev_shape s = {.n_layers = 1, .n_heads = 1, .n_kv_heads = 1, .head_dim = 8, .hidden = k, .ffn = (n + 1) / 2, .vocab = 8, .max_len = 16384,
-                          .page_size = 16, .n_pages = 2, .kv_dtype = DT_BF16, .limits = {.max_tokens = 8192, .max_seqs = 8, .max_pages = 1}};
-    enum { OPS = 64 };
-    struct op ops[OPS];
-    for (int l = 0; l < 8; l++) {
-        size_t all = (size_t)n * (size_t)k;
-        uint16_t *w = mem_array(all, 2);
-        for (size_t i = 0; i < all; i++) w[i] = (uint16_t)(0x3c00 | (rnd() & 0x81ff));
-        ops[l] = (struct op){.kind = OP_LINEAR, .in = BUF_X, .out = BUF_GU, .k_slices = 1, .w = {{w, DT_BF16, n, k, k}}};
-    }
-    struct rig g;
-    for (int l = 8; l < OPS; l++) ops[l] = ops[l - 8];
-    rig_init(&g, &s, ops, OPS);
+                          .page_size = 16, .n_pages = 2, .kv_dtype = DT_BF16, .limits = {.max_tokens = 8192, .max_seqs = DECODES_MAX, .max_pages = 1}};
+    ops[0] = (struct op){.kind = OP_EMBED, .out = BUF_H, .w = {{table, DT_BF16, 8, k, k}}};
+    ops[count + 1] = (struct op){.kind = OP_SAMPLE, .in = BUF_LOGITS};
+    rig_init(g, &s, ops, count + 2);
     random_rows(BUF_X, 8192, (size_t)k);
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        int r = rows[i];
-        double us = timed(&g, 1, r, 0, false, OPS), bytes = 2.0 * n * k + 2.0 * r * (n + k);
-        printf("linear %6d x %5d, %4d rows: %8.1f us  %6.0f GB/s  %6.1f TFLOP/s\n", n, k, r, us, bytes / us / 1e3, 2.0 * r * n * k / us / 1e6);
+}
+
+static void linear(int n, int k) {
+    static const int rows[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 2048, 8192};
+    enum { N = sizeof rows / sizeof *rows };
+    struct op ops[PRODUCTS + 2];
+    uint16_t *w[PRODUCTS];
+    const size_t all = (size_t)n * (size_t)k;
+    const int copies = 100000000 / all < PRODUCTS ? (int)(100000000 / all) + 1 : PRODUCTS; /* too many for a cache to hold */
+    double base[N], gbs, tflops;
+    struct rig g;
+    ceilings(&gbs, &tflops);
+    for (int l = 0; l < copies; l++) {
+        w[l] = mem_array(all, 2);
+        for (size_t i = 0; i < all; i++) w[l][i] = l ? w[0][i] : (uint16_t)(0x3c00 | (rnd() & 0x81ff));
     }
-    for (int l = 0; l < 8; l++) free((void *)(uintptr_t)ops[l].w[0].data);
-    rig_release(&g);
+    for (int count = 0; count <= PRODUCTS; count += PRODUCTS) {
+        for (int l = 0; l < count; l++)
+            ops[l + 1] = (struct op){.kind = OP_LINEAR, .in = BUF_X, .out = BUF_GU, .k_slices = 1, .w = {{w[l % copies], DT_BF16, n, k, k}}};
+        product_rig(&g, ops, n, k, count);
+        for (int i = 0; i < N; i++) {
+            int r = rows[i], seqs = r <= DECODES_MAX ? r : 1;
+            double us = timed(&g, seqs, r / seqs, 0, true, 1), bytes = 2.0 * n * k + 2.0 * r * (n + k), flop = 2.0 * r * n * k;
+            if (!count) base[i] = us;
+            if (!count) continue;
+            us = (us - base[i]) / count;
+            double floor = bytes / gbs / 1e3 > flop / tflops / 1e6 ? bytes / gbs / 1e3 : flop / tflops / 1e6;
+            printf("linear %6d x %5d, %4d rows: %8.2f us  %6.0f GB/s  %6.1f TFLOP/s  %3.0f %% of the roofline\n", n, k, r, us, bytes / us / 1e3,
+                   flop / us / 1e6, 100 * floor / us);
+        }
+        rig_release(&g);
+    }
+    for (int l = 0; l < copies; l++) free(w[l]);
 }
 
 static void sampling(int vocab, int rows, struct sampling how, const char *name) {
@@ -169,8 +198,10 @@ static bool want(int argc, char **argv, const char *part) { return argc < 2 || !
 
 int main(int argc, char **argv) {
     char why[600];
+    static struct lintab products;
+    if (argc > 2) check(products_read(&products, argv[2], true, &e));
     check(dev_choose(&maker, "cuda", why, sizeof why, &e));
-    check(maker->open(&dev, &(struct dev_args){.n_ranks = 1, .n_threads = 4, .graph_max = 256}, &e));
+    check(maker->open(&dev, &(struct dev_args){.n_ranks = 1, .n_threads = 4, .graph_max = DECODES_MAX, .products = &products}, &e));
     printf("%s\n", maker->describe(dev));
     if (want(argc, argv, "att")) {
         attention(16, 8, 128, 64, 1024, 1024);

@@ -14,6 +14,7 @@ int cmd_dummy(int argc, char **argv);
 int cmd_simulate(int argc, char **argv);
 int cmd_template(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
+int cmd_tune(int argc, char **argv);
 
 /* What every subcommand that loads a model does first: how the log looks, the guard for mapped files. */
 void cli_begin(const struct options *o);

@@ -17,6 +17,7 @@ static const char usage[] =
     "       minisgl simulate [options]           what clients of a machine would see, by a cost model\n"
     "       minisgl doctor [--model M] [--json]  what this machine has, and which models fit on it\n"
     "       minisgl selftest [options]           the device against a reference: operators, a model, many steps\n"
+    "       minisgl tune [--model M] [--tp N]    measure how to compute the model's matrix products on this GPU\n"
     "       minisgl help [SUBCOMMAND] [--json|--markdown|--fields]\n"
     "       minisgl version";
 
@@ -58,7 +59,7 @@ int cmd_help(int argc, char **argv) {
         unsigned command;
     } subs[] = {{"serve", CMD_SERVE},       {"generate", CMD_GENERATE}, {"tokenize", CMD_TOKENIZE},
                 {"template", CMD_TEMPLATE}, {"dummy", CMD_DUMMY},       {"simulate", CMD_SIMULATE},
-                {"doctor", CMD_DOCTOR},     {"selftest", CMD_SELFTEST}, {"help", CMD_HELP}};
+                {"doctor", CMD_DOCTOR},     {"selftest", CMD_SELFTEST}, {"tune", CMD_TUNE}, {"help", CMD_HELP}};
     struct options o;
     struct err e;
     if (options_parse(&o, CMD_HELP, argc, argv, &e)) return cli_fail(&e);

@@ -36,7 +36,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DEV_ABI = 2 };
+enum { DEV_ABI = 3 };
 
 enum dtype { DT_F32, DT_BF16, DT_F16 };
 static inline size_t dtype_size(enum dtype t) { return t == DT_F32 ? 4 : 2; }
@@ -129,7 +129,8 @@ struct dev_program {
     int32_t n_ops;
 };
 
-struct comm; /* comm/comm.h */
+struct comm;   /* comm/comm.h */
+struct lintab; /* dev/lintab.h */
 
 /* How a device is opened. */
 struct dev_args {
@@ -141,6 +142,18 @@ struct dev_args {
     int32_t graph_max;   /* CUDA: largest batch of decodes captured in a graph; 0: none, -1: the device decides */
     const int32_t *gpus; /* CUDA: the ordinal of each rank's GPU, several may name one; NULL: rank i has GPU i */
     uint64_t comm_timeout_ns; /* CUDA, several ranks: how long a kernel waits for another rank */
+    const struct lintab *products; /* CUDA: the user's table of matrix products (lintab.h), before the one in the backend; or NULL */
+};
+
+/* What `minisgl tune` asks for: how to compute the matrix products of this program, up to the shape's limits. Views of the program need no
+ * data, but NULL still means that there is no such weight. */
+struct lintab_gpu;
+struct lintab_row;
+struct dev_tune {
+    const struct dev_shape *shape;
+    const struct dev_program *prog;
+    void (*found)(void *arg, const struct lintab_gpu *gpu, const struct lintab_row *row); /* called for each product and number of rows */
+    void *arg;
 };
 
 struct dev; /* the maker's own */
@@ -173,6 +186,11 @@ struct dev_maker {
      * program without OP_EMBED. `rows` as T or R. KV pages are read through ROPE_KV and ATTENTION only. */
     int (*poke)(struct dev *d, enum buf_id buf, const float *data, size_t n);
     int (*peek)(struct dev *d, enum buf_id buf, float *data, size_t n);
+
+    /* NULL: nothing can be tuned. Else: try the ways of computing each product of a program, on a device that has loaded none. */
+    int (*tune)(struct dev *d, const struct dev_tune *what, struct err *e);
+    /* After load, one line for the log of what was chosen; "": nothing. May be NULL. Lives as long as the device. */
+    const char *(*chosen)(const struct dev *d);
 };
 
 extern const struct dev_maker dev_cpu; /* dev/cpu/cpu.c */

@@ -258,6 +258,7 @@ void engine_close(struct engine *g) {
 bool engine_async(const struct engine *g) { return g->args.maker->async; }
 
 const char *engine_describe(const struct engine *g) { return g->args.maker->describe(g->ranks[0].dev); }
+const char *engine_chosen(const struct engine *g) { return g->args.maker->chosen ? g->args.maker->chosen(g->ranks[0].dev) : ""; }
 
 struct engine_bytes engine_bytes(const struct engine *g, int32_t rank) {
     struct engine_bytes b;

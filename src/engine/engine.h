@@ -43,6 +43,8 @@ void engine_close(struct engine *g);
 bool engine_async(const struct engine *g); /* launch returns before the step is done: overlap scheduling pays */
 const char *engine_describe(const struct engine *g); /* of rank 0's device, for the log; lives as long as the engine */
 
+const char *engine_chosen(const struct engine *g);   /* what it chose at load, one line; "": nothing to tell */
+
 /* Bytes that one rank's device takes beside its weights. */
 struct engine_bytes {
     size_t kv, other;

@@ -47,6 +47,8 @@ int weights_bind(struct weights *w, const struct config *c, const struct checkpo
  * seed, tensor name and element whatever the shard; memory is filled by n_threads. */
 int weights_dummy(struct weights *w, const struct config *c, struct shard shard, uint64_t seed, int n_threads,
                   struct err *e);
+/* Shapes alone: views whose data is not to be read, for asking what a model's operators will be. */
+int weights_shapes(struct weights *w, const struct config *c, struct shard shard, struct err *e);
 void weights_release(struct weights *w);
 
 /* Touch every page of the weights that n_local ranks from `first` on will read, so that the first request does not wait for the disk: of

@@ -14,7 +14,7 @@ ID := -DMINISGL_BUILD_ID='"$(BUILD_ID)"'
 NVFLAGS := -std=c++17 -O3 $(CODE) $(INC) '-D_Noreturn=__attribute__((noreturn))' -Xcompiler -Wall,-Wextra,-Werror,-fPIC,-fvisibility=hidden,-fno-threadsafe-statics,-fno-exceptions \
 	-Werror all-warnings -diag-suppress 550 -MMD -MP
 CFLAGS ?= -O2 -g
-C := $(wildcard src/dev/cuda/*.c) src/base/err.c src/base/mem.c src/flow/batch.c
+C := $(wildcard src/dev/cuda/*.c) src/base/err.c src/base/mem.c src/flow/batch.c src/dev/lintab.c
 OBJ := $(patsubst src/%.cu,$(B)/%.cu.o,$(wildcard src/dev/cuda/*.cu)) $(patsubst src/%.c,$(B)/%.o,$(C))
 LIBS := $(firstword $(wildcard $(CUDA)/lib64 $(CUDA)/lib $(CUDA)/targets/x86_64-linux/lib))
 
@@ -30,5 +30,8 @@ $(B)/%.cu.o: src/%.cu src/dev/cuda/build.mk
 $(B)/%.o: src/%.c src/dev/cuda/build.mk
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -D_GNU_SOURCE $(INC) $(ID) -fPIC -fvisibility=hidden -pthread $(WARN) $(CFLAGS) -MMD -MP -c $< -o $@
+
+# The table of products is part of the object.
+$(B)/dev/cuda/table.o: src/dev/cuda/products.txt
 
 -include $(OBJ:.o=.d)

@@ -1,4 +1,4 @@
-/* cuda.h: the insides of a CUDA device, shared by maker.c (life and memory), upload.c (weights), linear.c (cuBLASLt) and step.c
+/* cuda.h: the insides of a CUDA device, shared by maker.c (life and memory), upload.c (weights), linear.c (products), tune.c and step.c
  * (one step, eager or from a graph). Everything belongs to the rank thread; only upload.c starts threads, and joins them.
  *
  * Memory is planned from one table (memory.h's rows in maker.c), printed by the caller, and allocated once by load. Two steps may be
@@ -7,6 +7,7 @@
 #define MINISGL_DEV_CUDA_CUDA_H
 #include "comm/gpu.h"
 #include "dev/cuda/kernel.h"
+#include "dev/lintab.h"
 
 #include <cublasLt.h>
 
@@ -32,12 +33,15 @@ struct dop {
     cublasLtMatrixLayout_t layout;
 };
 
-/* cuBLASLt's choice for one shape and one number of rows. */
+/* How one product is computed for one number of rows. */
+enum way { WAY_PLAIN, WAY_LT, WAY_OWN, WAY_GEMV };
 struct algo {
     int32_t n, k, rows;
     enum dtype y;
-    bool bias, plain; /* plain: the library has none */
-    cublasLtMatmulAlgo_t algo;
+    bool bias;
+    enum way way;
+    int32_t tile, split;       /* WAY_OWN */
+    cublasLtMatmulAlgo_t algo; /* WAY_LT */
 };
 
 struct pending {
@@ -55,7 +59,8 @@ struct graph {
 
 struct dev {
     struct dev_args args;
-    int32_t gpu, n_sms;
+    int32_t gpu, n_sms, capability;
+    char name[64];
     char describe[400];
     size_t described, weight_bytes; /* of describe: what is known before load() */
     cudaStream_t stream;
@@ -88,6 +93,9 @@ struct dev {
     int32_t parts_max;
     struct algo *algos;
     int32_t n_algos, cap_algos;
+    struct lintab shipped; /* the backend's own table of products */
+    int32_t user_part, shipped_part; /* of this GPU, in the user's table and in ours; -1: none */
+    char chosen[300];
     struct graph graphs[GRAPHS_MAX];
     int32_t n_graphs;
     bool warming; /* the first steps are load's own */
@@ -114,6 +122,7 @@ int upload(struct dev *d, struct err *e);
 void upload_forget(struct dev *d);
 
 /* linear.c */
+int linear_tables(struct dev *d, struct err *e); /* finds this GPU in the tables of products; once, when the device is opened */
 int linear_prepare(struct dev *d, struct err *e);
 void linear_release(struct dev *d);
 struct linear_args {
@@ -125,8 +134,24 @@ struct linear_args {
     int32_t rows;
 };
 int linear_run(struct dev *d, const struct linear_args *a, struct err *e);
+/* The same in a given way, rows as they are. -1 also where cuBLASLt refuses it. */
+int linear_with(struct dev *d, const struct linear_args *a, const struct algo *c, struct err *e);
+/* A LINEAR's or router's descriptors, of what is in o->w and o->bias. */
+int linear_describe(struct dev *d, struct dop *o, enum dtype output, struct err *e);
+void linear_forget(struct dop *o);
+/* A table's way as it can be run here; false: it cannot. */
+bool linear_way(struct dev *d, const struct linear_args *a, const struct lintab_way *way, struct algo *out);
+/* Ways that cuBLASLt proposes, the likely best first. How many. */
+int32_t linear_proposals(struct dev *d, const struct linear_args *a, struct lintab_way *out, int32_t max);
+struct lintab_gpu linear_gpu(const struct dev *d);
 /* How many rows are computed for so many: shapes come in steps, so that choices can be kept. */
 int32_t linear_rows(int32_t rows);
+
+/* table.c: the table that comes with the program. */
+int table_shipped(struct lintab *t, struct err *e);
+
+/* tune.c */
+int tune_products(struct dev *d, const struct dev_tune *what, struct err *e);
 
 /* step.c */
 int step_launch(struct dev *d, const struct batch *b, struct err *e);

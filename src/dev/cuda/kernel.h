@@ -165,6 +165,25 @@ void k_linear_plain(struct plain_args a, cudaStream_t stream);
 enum { GEMV_ROWS = 4 };
 void k_gemv(struct plain_args a, cudaStream_t stream);
 
+/* The same for up to OWN_ROWS rows, by the matrix unit: a thread block computes `tile` outputs of all rows over a share of k, `split` blocks (a
+ * cluster) add up theirs. Compute capability 9.0, and what own_takes says. */
+enum { OWN_ROWS = 64 };
+bool own_takes(struct plain_args a, int32_t tile, int32_t split);
+void k_own(struct plain_args a, int32_t tile, int32_t split, cudaStream_t stream);
+int own_init(void); /* shared memory limits; returns a cudaError_t */
+
+/* For tune.c. out[0] = the largest |y - ref|, out[1] = the largest |ref|; a NaN counts as infinite. Strides as in y. */
+struct differ_args {
+    const void *y, *ref;
+    enum dtype t;
+    int64_t ld;
+    int32_t rows, n;
+    float *out; /* [2], zero before */
+};
+void k_differ(struct differ_args a, cudaStream_t stream);
+/* `rows` rows of k numbers of 2 or 4 bytes, as the operator before a product would write them. */
+void k_feed(void *to, const void *from, int64_t bytes, cudaStream_t stream);
+
 /* ---- attention ---- */
 
 struct att_args {

@@ -356,6 +356,7 @@ static void cuda_close(struct dev *d) {
     cudaSetDevice(d->gpu);
     unload(d);
     if (d->comm) d->comm_maker->close(d->comm);
+    lintab_release(&d->shipped);
     if (d->lt) cublasLtDestroy(d->lt);
     if (d->stream) cudaStreamDestroy(d->stream);
     free(d);
@@ -373,6 +374,8 @@ static int look_at(struct dev *d, struct err *e) {
         return err_machine(e, "GPU %d (%s) has compute capability %d.%d; expected 8.0 or later; use --device cpu", d->gpu, p.name, p.major,
                            p.minor);
     d->n_sms = p.multiProcessorCount;
+    d->capability = p.major * 10 + p.minor;
+    snprintf(d->name, sizeof d->name, "%.63s", p.name);
     launch_init(major);
     snprintf(d->describe, sizeof d->describe, "cuda, GPU %d: %s, %d SMs, %.1f GB, CUDA %d.%d (driver %d.%d)", d->gpu, p.name, d->n_sms,
              (double)p.totalGlobalMem / 1e9, runtime / 1000, runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
@@ -396,7 +399,8 @@ static int cuda_open(struct dev **out, const struct dev_args *args, struct err *
     d->op_at = -1;
     d->gpu = gpu_of(args);
     if (look_at(d, e) || cuda_ok(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "a stream", e) ||
-        cuda_ok(d, (cudaError_t)att_init(), "shared memory for attention", e)) {
+        cuda_ok(d, (cudaError_t)att_init(), "shared memory for attention", e) ||
+        (d->capability >= 90 && cuda_ok(d, (cudaError_t)own_init(), "shared memory for products", e))) {
         cuda_close(d);
         return -1;
     }
@@ -405,7 +409,7 @@ static int cuda_open(struct dev **out, const struct dev_args *args, struct err *
         cuda_close(d);
         return err_machine(e, "cuBLASLt does not start: status %d", (int)rc);
     }
-    if (open_comm(d, e)) {
+    if (linear_tables(d, e) || open_comm(d, e)) {
         cuda_close(d);
         return -1;
     }
@@ -414,6 +418,8 @@ static int cuda_open(struct dev **out, const struct dev_args *args, struct err *
 }
 
 static const char *cuda_describe(const struct dev *d) { return d->describe; }
+
+static const char *cuda_chosen(const struct dev *d) { return d->chosen; }
 
 static int cuda_memory(const struct dev_args *args, size_t *free_bytes, size_t *total, struct err *e) {
     int32_t gpu = gpu_of(args);
@@ -469,6 +475,8 @@ static const struct dev_maker maker = {
     .collect = step_collect,
     .poke = cuda_poke,
     .peek = cuda_peek,
+    .tune = tune_products,
+    .chosen = cuda_chosen,
 };
 
 /* For `minisgl doctor`, which asks without a GPU too. */
