@@ -199,11 +199,12 @@ def findings(text):
     for block in blocks:
         if not re.search(r"========= (Error|Warning|Invalid|Uninitialized|Barrier error|Program hit|Race|Potential)", block):
             continue
-        kernel = re.search(r" in (?:kernel )?(?:void )?([\w:<>~]+)", block)
-        if VENDOR.search(block):
-            theirs.add((VENDOR.search(block) and re.search(r"[\w:]*(?:%s)[\w:]*" % VENDOR.pattern, block, re.I).group(0))[:60])
+        kernel = re.search(r"\bat (?:void )?([\w:<>~]+)[^\n]*\+0x", block)
+        name = (kernel.group(1) if kernel else block.strip().splitlines()[0])[:120]
+        if VENDOR.search(name):
+            theirs.add(name)
         else:
-            ours.append((kernel.group(1) if kernel else block.strip().splitlines()[0])[:120])
+            ours.append(name)
     return ours, theirs
 
 
