@@ -215,18 +215,18 @@ static void die(void *arg, const struct err *e) {
     for (;;) pause();
 }
 
-/* RANK:STEP:hang|exit|differ; only builds for tests have the option. */
+/* RANK:STEP:hang|exit|differ|stall; only builds for tests have the option. */
 static int parse_fault(const char *text, struct fault *f, struct err *e) {
-    static const char *const kinds[] = {[FAULT_HANG] = "hang", [FAULT_EXIT] = "exit", [FAULT_DIFFER] = "differ"};
+    static const char *const kinds[] = {[FAULT_HANG] = "hang", [FAULT_EXIT] = "exit", [FAULT_DIFFER] = "differ", [FAULT_STALL] = "stall"};
     char kind[16];
     int rank;
     unsigned long long step;
     *f = (struct fault){0};
     if (!text) return 0;
     if (sscanf(text, "%d:%llu:%15s", &rank, &step, kind) == 3)
-        for (int i = FAULT_HANG; i <= FAULT_DIFFER; i++)
+        for (int i = FAULT_HANG; i <= FAULT_STALL; i++)
             if (!strcmp(kind, kinds[i])) *f = (struct fault){.kind = (enum fault_kind)i, .rank = rank, .step = step};
-    return f->kind ? 0 : err_input(e, "--fault %s: expected RANK:STEP:hang, exit or differ", text);
+    return f->kind ? 0 : err_input(e, "--fault %s: expected RANK:STEP:hang, exit, differ or stall", text);
 }
 
 static void tell_ranks(const struct app *a, bool overlap) {

@@ -50,7 +50,7 @@ static const struct row rows[] = {
     {"processes", "", "OMPI_COMM_WORLD_SIZE", INT, AT(processes), 1, 8, "N", "1", CMD_RUNS,
      "processes that share the ranks, one a host; `mpirun -np N minisgl ...` sets it", NULL},
 #ifdef MINISGL_FAULTS
-    {"fault", "", NULL, TEXT, AT(fault), 0, 0, "RANK:STEP:hang|exit|differ", NULL, CMD_RUNS, "let a rank go wrong, for tests", NULL},
+    {"fault", "", NULL, TEXT, AT(fault), 0, 0, "RANK:STEP:hang|exit|differ|stall", NULL, CMD_RUNS, "let a rank go wrong, for tests", NULL},
 #endif
     {"device", "", NULL, CHOICE, AT(device), 0, 0, "auto|cpu|cuda", "auto", CMD_TESTS,
      "where to compute: `auto` takes the GPU when there is one, else the CPU", NULL},

@@ -104,6 +104,7 @@ static int rank_launch(struct rank *r, const struct batch *b, struct err *e) {
     if (f->kind == FAULT_NONE || f->rank != r->id || f->step != b->step) return r->g->args.maker->launch(r->dev, b, e);
     if (f->kind == FAULT_DIFFER) return launch_other_batch(r, b, e);
     if (f->kind == FAULT_EXIT) return err_machine(e, "rank %d ended in step %llu, before the comparison of batches", r->id, (unsigned long long)b->step);
+    if (f->kind == FAULT_STALL && comm_same_batch(rank_comm(r), b->step, b->checksum, e)) return -1;
     for (;;) sleep(3600);
 }
 
@@ -134,6 +135,20 @@ static int carry_out(struct rank *r, const struct order *o) {
     return 0;
 }
 
+/* Wait for order n. While a step is launched and not collected the next order is near, or rank 0 hangs and cannot say so. */
+static int await_order(struct rank *r, uint32_t n, bool busy) {
+    struct engine *g = r->g;
+    uint64_t start = clock_ns();
+    spin(g, &r->posted, n);
+    while (atomic_load(&r->posted) == n) {
+        futex_wait(&r->posted, n, busy ? SLEEP_NS : 0);
+        if (busy && clock_ns() - start > g->args.comm_timeout_ns)
+            return err_machine(&r->err, "rank 0 did not come to collect a step within %.0f s after it was launched; its thread hangs. Restart",
+                               (double)g->args.comm_timeout_ns / 1e9);
+    }
+    return 0;
+}
+
 static void *rank_main(void *arg) {
     struct rank *r = arg;
     struct engine *g = r->g;
@@ -147,11 +162,12 @@ static void *rank_main(void *arg) {
     }
     atomic_store(&r->state, RANK_OPEN);
     futex_wake(&r->state, 1);
-    for (uint32_t n = 0;; n++) {
-        spin(g, &r->posted, n);
-        while (atomic_load(&r->posted) == n) futex_wait(&r->posted, n, 0);
-        if (g->orders[n % ORDERS].kind == ORDER_STOP) return NULL;
-        if (carry_out(r, &g->orders[n % ORDERS])) {
+    for (uint32_t n = 0, launched = 0;; n++) {
+        bool late = await_order(r, n, launched > 0);
+        const struct order *o = &g->orders[n % ORDERS];
+        if (!late && o->kind == ORDER_STOP) return NULL;
+        if (!late) launched = o->kind == ORDER_LAUNCH ? launched + 1 : launched - 1;
+        if (late || carry_out(r, o)) {
             rank_fail(r);
             if (g->args.broken) g->args.broken(g->args.broken_arg, &r->err);
             return NULL;

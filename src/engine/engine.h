@@ -10,8 +10,9 @@
 #include "model/config.h"
 #include "model/weights.h"
 
-/* For tests of what happens then: at `step` the rank hangs, ends, or gets another batch than the others. */
-enum fault_kind { FAULT_NONE, FAULT_HANG, FAULT_EXIT, FAULT_DIFFER };
+/* For tests of what happens then: at `step` the rank hangs, ends, gets another batch than the others, or hangs behind the comparison of batches (on
+ * a GPU the others' kernels then wait for it). */
+enum fault_kind { FAULT_NONE, FAULT_HANG, FAULT_EXIT, FAULT_DIFFER, FAULT_STALL };
 struct fault {
     enum fault_kind kind;
     int32_t rank;

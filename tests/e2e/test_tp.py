@@ -77,6 +77,7 @@ def test_faults_are_for_tests_only():
     ("1:3:hang", "rank 1 did not come to step 3, the comparison of batches, within 2 s", 12),
     ("0:3:hang", "rank 0 did not come to step 3", 12),
     ("3:1:hang", "rank 3 did not come to step 1", 12),
+    ("1:3:stall", "rank 1 did not come to step 3", 12),
     ("1:3:exit", "rank 1 ended in step 3", 2),
     ("0:2:exit", "rank 0 ended in step 2", 2),
     ("2:3:differ", "rank 2 runs step 3 with a batch of checksum", 2),

@@ -165,7 +165,7 @@ def texts(ctx):
 
 # ---- ranks that go wrong ----
 
-FAULTS = [("1:3:hang", "did not come to step 3", 5), ("0:3:hang", "did not come to step 3", 5), ("1:3:exit", "rank 1 ended in step 3", 1),
+FAULTS = [("1:3:hang", "did not come to step 3", 5), ("0:3:hang", "did not come to step 3", 5), ("1:3:stall", "rank 1 did not come to", 6), ("0:4:stall", "rank 0 did not come to", 10), ("1:3:exit", "rank 1 ended in step 3", 1),
           ("0:2:exit", "rank 0 ended in step 2", 1), ("1:3:differ", "runs step 3 with a batch of checksum", 1)]
 
 

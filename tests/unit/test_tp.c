@@ -4,6 +4,9 @@
 
 #include "base/file.h"
 
+#include <stdatomic.h>
+#include <unistd.h>
+
 enum { N_REQ = 12, MOST = 24, PROMPT = 50, RANKS = 8 };
 
 struct requests {
@@ -133,7 +136,51 @@ static void eight_ranks(void **state) {
     }
 }
 
+/* ---- rank 0 hangs when its step is launched ---- */
+
+static atomic_int told;
+static char why[1000];
+
+static void tell(void *arg, const struct err *e) {
+    (void)arg;
+    snprintf(why, sizeof why, "%s", e->text);
+    atomic_store(&told, 1);
+}
+
+static void a_step_that_nobody_collects(void **state) {
+    (void)state;
+    struct config c;
+    struct weights w[2] = {0};
+    struct engine *g;
+    struct err e;
+    char *dir;
+    open_config(&c, "llama", &dir);
+    for (int r = 0; r < 2; r++)
+        if (weights_dummy(&w[r], &c, (struct shard){r, 2}, 3, 1, &e)) fail_msg("%s", e.text);
+    struct batch_limits lim = {.max_tokens = 4, .max_seqs = 1, .max_pages = 1};
+    struct engine_args a = {.config = &c, .weights = w, .n_ranks = 2, .maker = &dev_cpu, .limits = lim, .dev = {.n_threads = 1}, .max_len = 16,
+                            .page_size = 16, .n_pages = 2, .kv_dtype = c.dtype, .comm_timeout_ns = 1000000000, .broken = tell};
+    if (engine_open(&g, &a, &e)) fail_msg("%s", e.text);
+    struct batch *b = batch_init(mem_aligned(64, batch_size(&lim)), &lim);
+    batch_reset(b, 1);
+    batch_slots(b)[b->n_slots++] = (struct batch_slot){.sampling = {.top_p = 1, .n_logprobs = -1}};
+    batch_pages(b)[b->n_pages++] = (struct batch_page){0, 0, 1};
+    batch_seqs(b)[b->n_seqs++] = (struct batch_seq){0, 0, 1, 0, b->n_rows++};
+    batch_tokens(b)[b->n_given++] = 1;
+    b->n_tokens = 1;
+    batch_seal(b);
+    if (engine_launch(g, b, &e)) fail_msg("%s", e.text);
+    for (int i = 0; i < 600 && !atomic_load(&told); i++) usleep(50000);
+    assert_int_equal(atomic_load(&told), 1);
+    assert_non_null(strstr(why, "rank 0 did not come to collect a step within 1 s"));
+    engine_close(g);
+    free(b);
+    for (int r = 0; r < 2; r++) weights_release(&w[r]);
+    config_release(&c);
+    free(dir);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(checkpoints), cmocka_unit_test(eight_ranks)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(checkpoints), cmocka_unit_test(eight_ranks), cmocka_unit_test(a_step_that_nobody_collects)};
     return cmocka_run_group_tests_name("tp", tests, NULL, NULL);
 }
