@@ -66,31 +66,88 @@ INLINE void lanes_mac(bool dot, int32_t full, bool half, vf *acc, hf *rest, cons
     if (half) *rest = half_mac(dot, *rest, *(const hfu *)(const void *)(x + (size_t)full * ldx), w);
 }
 
-/* One step of k: `part` of a dword of every column's weights. */
-INLINE void lanes_step(enum kind kind, int32_t part, int32_t cols, int32_t full, bool half, vf (*acc)[LANES_VECS], hf *rest,
-                       const struct lanes *a, const char *w, const uint32_t *x, int32_t bytes) {
+/* One dword of every column's weights, or half of the last: a step of k. */
+INLINE void lanes_step(bool dot, int32_t cols, int32_t full, bool half, vf (*acc)[LANES_VECS], hf *rest, const struct lanes *a,
+                       const char *w, const uint32_t *x, size_t bytes) {
     UNROLL
     for (int32_t i = 0; i < cols; i++) {
         uint32_t d = 0;
-        memcpy(&d, w + (size_t)i * a->ldw, (size_t)bytes);
-        vu s = v_setu(d);
-        if (kind == KIND_BF16) V_HIDE(s);
-        if (kind == KIND_BF16) s = part ? s & v_setu(0xffff0000u) : s << 16;
-        lanes_mac(kind == KIND_DOT, full, half, acc[i], rest + i, x, a->ldx, s);
+        memcpy(&d, w + (size_t)i * a->ldw, bytes);
+        lanes_mac(dot, full, half, acc[i], rest + i, x, a->ldx, v_setu(d));
     }
 }
 
-/* A dword of every column. The second numbers of pairs load it again: kept, it would cost a register a column. */
-INLINE void lanes_dword(enum kind kind, int32_t cols, int32_t full, bool half, vf (*acc)[LANES_VECS], hf *rest, const struct lanes *a,
-                        const char *w, const uint32_t *x, bool both) {
-    lanes_step(kind, 0, cols, full, half, acc, rest, a, w, x, both || kind == KIND_F32 ? 4 : 2);
-    if (kind != KIND_BF16 || !both) return;
-    __asm__("" : "+r"(w));
-    lanes_step(kind, 1, cols, full, half, acc, rest, a, w, x + L, 4);
+INLINE void lanes_dwords(bool dot, int32_t cols, int32_t full, bool half, vf (*acc)[LANES_VECS], hf *rest, const struct lanes *a) {
+    enum { LINE = 16 };
+    int32_t dwords = dot ? a->n_k / 2 : a->n_k;
+    const char *w = a->w, *ahead = a->ahead;
+    const uint32_t *x = a->x;
+    for (int32_t k = 0; k < dwords;) {
+        int32_t end = k + LINE < dwords ? k + LINE : dwords;
+        UNROLL
+        for (int32_t i = 0; i < cols; i++) __builtin_prefetch(ahead + i * 64, 0, 2);
+        ahead += (size_t)cols * 64 * a->ahead_on;
+        for (; k < end; k++, w += 4, x += L) lanes_step(dot, cols, full, half, acc, rest, a, w, x, 4);
+    }
+    if (dot && a->n_k & 1) lanes_step(dot, cols, full, half, acc, rest, a, w, x, 2);
+}
+
+/* bf16 weights are widened by groups of L dwords of every column, to `to` [cols][GROUP]: the even numbers of the group, then the
+ * odd ones. Two operations for 2 L weights where broadcast ones would need one each, in the multiply-adds' places. */
+enum { GROUP = 2 * L };
+
+INLINE void lanes_widen(vu d, float *to) {
+    v_store(to, (vf)(d << 16));
+    v_store(to + L, (vf)(d & v_setu(0xffff0000u)));
+}
+
+/* Number k of a group, widened. */
+INLINE void lanes_wide(int32_t k, int32_t cols, int32_t full, bool half, vf (*acc)[LANES_VECS], hf *rest, size_t ldx,
+                       const float *wide, const float *x) {
+    vf a[LANES_VECS];
+    UNROLL
+    for (int32_t v = 0; v < full; v++) a[v] = v_load(x + (size_t)v * ldx);
+    UNROLL
+    for (int32_t i = 0; i < cols; i++) {
+        vf w = v_set(wide[i * GROUP + k % 2 * L + k / 2]);
+        UNROLL
+        for (int32_t v = 0; v < full; v++) {
+            acc[i][v] = V_FMA(a[v], w, acc[i][v]);
+            if (L < 16) V_HIDE(acc[i][v]); /* in this order: of 16 registers none is left to load ahead into */
+        }
+        if (half) rest[i] = half_mac(false, rest[i], *(const hfu *)(const void *)(x + (size_t)full * ldx), (vu)w);
+    }
+}
+
+/* The next group is widened while one is multiplied: its stores are done when they are loaded. */
+INLINE void lanes_groups(int32_t cols, int32_t full, bool half, vf (*acc)[LANES_VECS], hf *rest, const struct lanes *a) {
+    _Alignas(64) float wide[2][LANES_MOST * GROUP];
+    int32_t groups = a->n_k / GROUP, left = a->n_k % GROUP;
+    const char *w = a->w, *ahead = a->ahead;
+    const float *x = (const float *)(const void *)a->x;
+    for (int32_t i = 0; groups && i < cols; i++) lanes_widen(*(const vuu *)(const void *)(w + (size_t)i * a->ldw), wide[0] + i * GROUP);
+    for (int32_t g = 0; g < groups; g++, x += GROUP * L) {
+        w += g + 1 < groups ? GROUP * 2 : 0;
+        UNROLL
+        for (int32_t b = 0; b < cols * GROUP * 2; b += 64) __builtin_prefetch(ahead + b, 0, 2);
+        ahead += (size_t)(cols * GROUP * 2) * a->ahead_on;
+        UNROLL
+        for (int32_t i = 0; i < cols; i++)
+            lanes_widen(*(const vuu *)(const void *)(w + (size_t)i * a->ldw), wide[(g + 1) % 2] + i * GROUP);
+        UNROLL
+        for (int32_t k = 0; k < GROUP; k++) lanes_wide(k, cols, full, half, acc, rest, a->ldx, wide[g % 2], x + k * L);
+    }
+    if (!left) return;
+    w = a->w + (size_t)groups * GROUP * 2;
+    for (int32_t i = 0; i < cols; i++) {
+        vu d = {0};
+        memcpy(&d, w + (size_t)i * a->ldw, (size_t)left * 2);
+        lanes_widen(d, wide[0] + i * GROUP);
+    }
+    for (int32_t k = 0; k < left; k++, x += L) lanes_wide(k, cols, full, half, acc, rest, a->ldx, wide[0], x);
 }
 
 INLINE void lanes_tile(enum kind kind, int32_t cols, int32_t full, bool half, const struct lanes *a) {
-    enum { LINE = 16 }; /* dwords */
     vf acc[LANES_MOST][LANES_VECS];
     hf rest[LANES_MOST];
     UNROLL
@@ -99,18 +156,10 @@ INLINE void lanes_tile(enum kind kind, int32_t cols, int32_t full, bool half, co
         for (int32_t v = 0; v < full; v++) acc[i][v] = v_set(0);
         rest[i] = (hf){0};
     }
-    int32_t dwords = kind == KIND_F32 ? a->n_k : a->n_k / 2;
-    const char *w = a->w, *ahead = a->ahead;
-    const uint32_t *x = a->x;
-    for (int32_t k = 0; k < dwords;) {
-        int32_t end = k + LINE < dwords ? k + LINE : dwords;
-        UNROLL
-        for (int32_t i = 0; i < cols; i++) __builtin_prefetch(ahead + i * 64, 0, 2);
-        ahead += (size_t)cols * 64 * a->ahead_on;
-        for (; k < end; k++, w += 4, x += kind == KIND_BF16 ? 2 * L : L)
-            lanes_dword(kind, cols, full, half, acc, rest, a, w, x, true);
-    }
-    if (kind != KIND_F32 && a->n_k & 1) lanes_dword(kind, cols, full, half, acc, rest, a, w, x, false);
+    if (kind == KIND_BF16)
+        lanes_groups(cols, full, half, acc, rest, a);
+    else
+        lanes_dwords(kind == KIND_DOT, cols, full, half, acc, rest, a);
     UNROLL
     for (int32_t i = 0; i < cols; i++) {
         float *out = a->out + (size_t)i * (size_t)(full + half) * L;
@@ -164,13 +213,26 @@ static void lanes_finish(const struct lin_job *j, const struct lin_piece *p, con
             const char *from[L];
             vu o[L];
             int32_t n = p->n1 - p->n0 - c;
+            UNROLL
             for (int32_t i = 0; i < L; i++) from[i] = (const char *)(out + (size_t)(i < n ? c + i : c) * (size_t)(vecs * L) + r0);
             turn(from, 0, o);
             float *y = j->y + (size_t)(row0 + r0) * j->ldy + (size_t)(p->col + c);
+            if (n >= L && rows - r0 >= L) {
+                UNROLL
+                for (int32_t i = 0; i < L; i++) v_store(y + (size_t)i * j->ldy, bias ? (vf)o[i] + v_load(bias + c) : (vf)o[i]);
+                continue;
+            }
             for (int32_t i = 0; i < L && r0 + i < rows; i++, y += j->ldy)
                 v_store_n(y, bias ? (vf)o[i] + v_load_n(bias + c, n) : (vf)o[i], n);
         }
     }
+}
+
+/* What lanes_finish will write, fetched while the products are made. */
+static void outputs_ahead(const struct lin_job *j, const struct lin_piece *p, int32_t row0, int32_t rows) {
+    const float *y = j->y + (size_t)row0 * j->ldy + (size_t)p->col;
+    for (int32_t r = 0; r < rows; r++, y += j->ldy)
+        for (int32_t c = 0; c < p->n1 - p->n0; c += 16) __builtin_prefetch(y + c, 1, 2);
 }
 
 /* Rows row0 .. row0 + rows - 1 of a piece, LANES_ROWS at most. */
@@ -184,6 +246,7 @@ static void lanes_rows(const struct lin_job *j, const struct lin_piece *p, enum 
     struct lanes a = {.ldw = stride, .ldx = (size_t)per * (size_t)(j->k_slices * L), .n_k = n_k};
     const uint32_t *x = j->xt + (size_t)(row0 / L) * a.ldx;
     a.ahead_on = w->ld == w->k && row0 == p->row0;
+    outputs_ahead(j, p, row0, rows);
     for (int32_t n = p->n0; n < p->n1; n += cols) {
         int32_t from = n + cols <= p->n1 ? n : p->n1 - cols; /* the last tile computes some columns again */
         const char *col = (const char *)w->data + (size_t)from * stride;
