@@ -53,7 +53,7 @@ help:
 	@echo 'make fuzz       the fuzz targets (clang), into build/fuzz'
 	@echo 'make replay     the fuzz targets on their corpora, without libFuzzer'
 	@echo 'make asan tsan ubsan   the unit tests under a sanitizer'
-	@echo 'make cuda       the CUDA backend (needs nvcc)'
+	@echo 'make cuda       the CUDA backend (nvcc 12.4 or later, or scripts/cuda-toolkit)'
 	@echo 'make install PREFIX=/usr/local'
 
 $(B)/obj/%_avx2.o: ISA := -mavx2 -mfma -mf16c -mbmi2
@@ -127,9 +127,10 @@ replay: $(REPLAY)
 	@bad=0; for t in $(REPLAY); do $$t tests/fuzz/corpus/$${t##*/fuzz_} || { echo "FAILED: $$t"; bad=1; }; done; exit $$bad
 
 cuda: all
-	@if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then \
-		$(MAKE) --no-print-directory -f src/dev/cuda/build.mk BUILD_ID=$(BUILD_ID); \
-	else echo 'make cuda: there is no nvcc (the CUDA toolkit, 12.4 or later); the CPU backend is complete without it'; fi
+	@if nvcc=$$(scripts/cuda-toolkit find); then \
+		$(MAKE) --no-print-directory -f src/dev/cuda/build.mk BUILD_ID=$(BUILD_ID) NVCC=$$nvcc; \
+	else echo 'make cuda: there is no nvcc of CUDA 12.4 or later: install the CUDA toolkit, or let scripts/cuda-toolkit take it from PyPI;' \
+		'the CPU backend is complete without it'; fi
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/minisgl
