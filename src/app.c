@@ -347,6 +347,13 @@ static int choose_device(struct app *a, const struct options *o, struct err *e) 
     return 0;
 }
 
+/* A rank computes with whole threads of its own. */
+static int check_threads(const struct app *a, const struct options *o, struct err *e) {
+    if (on_gpu(a) || o->threads <= 0 || o->threads >= a->n_local) return 0;
+    return err_input(e, "--threads %lld is less than a thread for each of the %d ranks that compute here: give --threads %d or more, a smaller --tp, "
+                        "or leave --threads out", (long long)o->threads, a->n_local, a->n_local);
+}
+
 /* `fi` reads one new token a sequence: it is no kernel for prompts. */
 static int check_attention(const struct app *a, const struct options *o, struct err *e) {
     bool fi_first = !strncmp(o->attention, "fi", 2);
@@ -388,7 +395,7 @@ static int open_all(struct app *a, const struct options *o, struct err *e) {
     struct room room;
     uint64_t mark = clock_ns();
     inbox_init(&a->inbox);
-    if (check_seed(o, e) || choose_device(a, o, e) || check_attention(a, o, e)) return -1;
+    if (check_seed(o, e) || choose_device(a, o, e) || check_threads(a, o, e) || check_attention(a, o, e)) return -1;
     if (a->n_ranks > 1) log_info("Initializing tensor parallelism with %d %s", a->n_ranks, on_gpu(a) ? "GPUs" : "CPU ranks");
     a->dir = model_dir(o, o->dummy_weight ? HUB_CONFIG : HUB_TEXT | HUB_WEIGHTS, e);
     if (!a->dir || config_open(&a->config, a->dir, e) || check_dtype(a, o, e) || plan_memory(a, o, &room, e)) return -1;

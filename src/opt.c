@@ -55,7 +55,7 @@ static const struct row rows[] = {
     {"device", "", NULL, CHOICE, AT(device), 0, 0, "auto|cpu|cuda", "auto", CMD_TESTS,
      "where to compute: `auto` takes the GPU when there is one, else the CPU", NULL},
     {"threads", "", NULL, INT, AT(threads), 1, 1024, "N", "auto", CMD_TESTS,
-     "CPU compute threads, of all ranks together (default: the cores this process may use)", NULL},
+     "CPU compute threads, of all ranks of this process together, at least one a rank (default: the cores this process may use)", NULL},
     {"devices", "", NULL, TEXT, AT(devices), 0, 0, "I,J,...", NULL, CMD_TESTS,
      "CUDA ordinals of the ranks' GPUs, one a rank (default: rank i computes on GPU i); several ranks on one GPU are a test mode", gpu_only},
     {"cpu-isa", "", "MINISGL_CPU_ISA", CHOICE, AT(cpu_isa), 0, 0, "auto|ref|generic|avx2|avx512|avx512bf16", "auto",

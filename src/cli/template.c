@@ -3,7 +3,8 @@
  *   {"messages":[...], "tools":[...], "add_generation_prompt":true, "continue_final_message":false,
  *    "chat_template_kwargs":{...}, "now":"2026-01-15 09:30:00"}      -> {"prompt":"..."}
  *   {"template":"...", "variables":{...}, "now":...}                 -> {"prompt":"..."}, any template, without a model
- *   anything else, and what the template refuses                     -> {"error":"..."}, and the program goes on
+ *   anything else, and what the template refuses                     -> {"error":"..."}, and the program goes on, to
+ *                                                                          end with exit code 1
  *
  * Only "messages" or "template" is needed. "now" fixes the time that strftime_now() shows. With "pieces":true the
  * answer has {"pieces":[[offset, length, trusted],...]} too, in bytes. Main thread only. */
@@ -81,7 +82,7 @@ static void put_prompt(struct work *w, bool pieces) {
     buf_addc(&w->answer, '}');
 }
 
-static void answer_line(void *ctx, const char *line, size_t n) {
+static int answer_line(void *ctx, const char *line, size_t n) {
     struct work *w = ctx;
     struct err e;
     struct tm now;
@@ -108,6 +109,7 @@ static void answer_line(void *ctx, const char *line, size_t n) {
     }
     buf_addc(&w->answer, '\n');
     fwrite(buf_str(&w->answer), 1, w->answer.len, stdout);
+    return rc;
 }
 
 static struct chat_template *open_template(const struct options *o, struct err *e) {

@@ -3,7 +3,7 @@
  *   "text"              -> {"ids":[...]}    --special adds what the tokenizer adds around a text (a token for the
  *                                           beginning); special tokens spelled in the text always become those tokens
  *   [1,2] {"ids":[1,2]} -> {"text":"..."}   with --decode; --special then leaves special tokens out of the text
- *   anything else       -> {"error":"..."}  and the program goes on
+ *   anything else       -> {"error":"..."}  and the program goes on, to end with exit code 1
  *
  * Main thread only. A folder with nothing but the tokenizer's files is enough. */
 #include "base/buf.h"
@@ -57,7 +57,7 @@ static int decode_line(struct work *w, const json_t *j, struct err *e) {
     return buf_adds(&w->out, "}");
 }
 
-static void answer_line(void *ctx, const char *line, size_t n) {
+static int answer_line(void *ctx, const char *line, size_t n) {
     struct work *w = ctx;
     struct err e;
     json_error_t je;
@@ -78,6 +78,7 @@ static void answer_line(void *ctx, const char *line, size_t n) {
     }
     buf_addc(&w->out, '\n');
     fwrite(buf_str(&w->out), 1, w->out.len, stdout);
+    return rc;
 }
 
 int cmd_tokenize(int argc, char **argv) {

@@ -132,6 +132,13 @@ def test_generate_batch_equals_one_by_one():
     assert len(answers[4]["logprobs"]) == 20
 
 
+@pytest.mark.parametrize("command, good, bad", [("tokenize", '"hello"', "{}"), ("template", '{"template": "{{ 1 }}"}', '{"template": "{{"}')])
+def test_a_refused_line_shows_in_the_exit_code(command, good, bad):
+    r = run(command, "--model", BUILTIN, stdin=f"{bad}\n{good}\n")
+    assert r.returncode == 1 and ["error" in json.loads(x) for x in r.stdout.splitlines()] == [True, False]
+    assert run(command, "--model", BUILTIN, stdin=good + "\n").returncode == 0
+
+
 def test_a_bare_prompt_answers_in_plain_text():
     r = run("generate", "Which port does the server use?", "--log-level", "error")
     assert r.returncode == 0 and "1919" in r.stdout and "{" not in r.stdout

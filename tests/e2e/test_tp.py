@@ -55,6 +55,7 @@ def test_the_log_to_the_letter(start):
     (["--tp", 8, "--model", "tests/model/fixtures/llama"], "attention heads (4) cannot be split evenly over 8 ranks"),
     (["--tp", 2, "--model", "Qwen/Qwen3-32B", "--dummy-weight", "--memory-ratio", 0.01], "the model does not fit: each rank needs"),
     (["--comm-timeout", 0], "--comm-timeout"),
+    (["--tp", 4, "--threads", 3], "--threads 3 is less than a thread for each of the 4 ranks"),
 ])
 def test_wrong_requests(options, says):
     r = run("generate", *options, "hello")

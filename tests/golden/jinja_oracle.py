@@ -82,8 +82,8 @@ class Ours:
             env={**os.environ, "ASAN_OPTIONS": "detect_leaks=1"},
             errors="surrogatepass",
         )
-        assert done.returncode == 0, done.stderr[-4000:]
         answers = [json.loads(a) for a in done.stdout.split("\n")[:-1]]
+        assert done.returncode == any("error" in a for a in answers), done.stderr[-4000:]
         assert len(answers) == len(cases), done.stderr[-4000:]
         return [("ok", a["prompt"]) if "prompt" in a else ("error", a["error"]) for a in answers]
 
