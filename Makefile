@@ -102,7 +102,7 @@ asan:
 ubsan:
 	@$(MAKE) --no-print-directory unit VARIANT=ubsan SANITIZER=undefined CFLAGS='-O1 -g'
 # The programs in which several threads meet.
-THREADED := test_comm test_sched test_app_load test_serve_load test_generate test_dev_pool
+THREADED := test_comm test_sched test_app_load test_serve_load test_generate test_dev_pool test_dev_touch
 tsan:
 	@$(MAKE) --no-print-directory unit VARIANT=tsan SANITIZER=thread CFLAGS='-O1 -g' UNIT='$(THREADED:%=build/tsan/unit/%)'
 

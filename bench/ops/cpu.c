@@ -1,9 +1,9 @@
 /* cpu.c: the CPU device measured: this machine's ceilings, every operator in the shapes of Qwen3-0.6B, and the whole model's
  * decode and prefill, each with its share of the ceiling. Random bf16 weights.
  *
- *   build/bench/ops/cpu [THREADS [ISA [all|model|ops|attention|read [SEQUENCES]]]]
+ *   build/bench/ops/cpu [THREADS [ISA [all|model|ops|attention|read|mixed [SEQUENCES]]]]
  *
- * SEQUENCES: only the decode of so many (1, 4, 8, 16, 32), or 124 or 512: only that prefill. Best of several runs, and the median
+ * mixed: steps of decodes and a piece of a prompt, as a busy server has them. SEQUENCES: only the decode of so many (1, 4, 8, 16, 32), or 124 or 512: only that prefill. Best of several runs, and the median
  * beside it: what is between them is what others did on the machine. For the whole model also the processor time of a step, divided
  * by the threads: what the wall clock would say were nobody else there. */
 #include "ceilings.h"
@@ -79,6 +79,27 @@ static double step(struct bench *b, int32_t seqs, int32_t n, int32_t pos, bool r
         for (int32_t s = 0; s < seqs; s++)
             for (int32_t i = 0; i < MAX_LEN / PAGE; i++)
                 batch_pages(b->b)[b->b->n_pages++] = (struct batch_page){s, i, 1 + (i * seqs + s) % (b->shape.n_pages - 1)};
+    batch_seal(b->b);
+    uint64_t t = clock_ns();
+    if (dev_cpu.launch(b->d, b->b, &e)) exit(1);
+    double s = (double)(clock_ns() - t) * 1e-9;
+    dev_cpu.collect(b->d, &b->result, &e);
+    return s;
+}
+
+/* A step of a busy server: `seqs` decodes at `pos` and a prompt's first n tokens; seconds. */
+static double mixed_step(struct bench *b, int32_t seqs, int32_t pos, int32_t n) {
+    static uint64_t number = 1u << 30;
+    struct err e = {0};
+    batch_reset(b->b, ++number);
+    for (int32_t s = 0; s <= seqs && s < MAX_S; s++) {
+        int32_t tokens = s < seqs ? 1 : n;
+        if (!tokens) break;
+        for (int32_t i = 0; i < tokens; i++) batch_tokens(b->b)[b->b->n_given + i] = (s * 7919 + i * 31 + (int32_t)number) % V;
+        batch_seqs(b->b)[b->b->n_seqs++] = (struct batch_seq){s, s < seqs ? pos : 0, tokens, b->b->n_given, b->b->n_rows++};
+        b->b->n_given += tokens;
+        b->b->n_tokens += tokens;
+    }
     batch_seal(b->b);
     uint64_t t = clock_ns();
     if (dev_cpu.launch(b->d, b->b, &e)) exit(1);
@@ -287,6 +308,18 @@ static void bench_model(struct bench *b, bool read_only, int32_t only) {
     }
 }
 
+static void bench_mixed(struct bench *b, int32_t runs) {
+    static struct op ops[LAYERS * 9 + 8];
+    static const int32_t shapes[][2] = {{4, 172}, {12, 124}, {16, 32}, {16, 0}, {24, 32}, {31, 0}, {0, 124}, {0, 176}};
+    device_load(b, ops, model(b, ops));
+    step(b, MAX_S, 1, 0, false);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        double best = 1e9;
+        for (int32_t k = 0; k < runs; k++) best = fmin(best, mixed_step(b, shapes[i][0], 140, shapes[i][1]));
+        printf("%d decodes and %d of a prompt: %.1f ms\n", shapes[i][0], shapes[i][1], best * 1e3);
+    }
+}
+
 int main(int argc, char **argv) {
     struct bench b = {.threads = argc > 1 ? atoi(argv[1]) : 2, .isa = argc > 2 ? argv[2] : "auto"};
     const char *what = argc > 3 ? argv[3] : "all";
@@ -318,6 +351,7 @@ int main(int argc, char **argv) {
         bench_sample(&b);
     }
     if (!strcmp(what, "all") || !strcmp(what, "model") || !strcmp(what, "read")) bench_model(&b, !strcmp(what, "read"), argc > 4 ? atoi(argv[4]) : 0);
+    if (!strcmp(what, "mixed")) bench_mixed(&b, argc > 4 ? atoi(argv[4]) : 5);
     dev_cpu.close(b.d);
     pool_free(b.pool);
     free(b.b);

@@ -165,6 +165,8 @@ static void copy_vectors(struct dev *d) {
 /* ---- life ---- */
 
 static void unload(struct dev *d) {
+    touch_free(d->touch);
+    d->touch = NULL;
     if (d->kv) munmap(d->kv, d->kv_bytes);
     d->kv = NULL;
     for (int i = 0; i < BUF_COUNT; i++) {
@@ -203,12 +205,21 @@ static int map_kv(struct dev *d, struct err *e) {
     return 0;
 }
 
+/* Large buffers in large pages: their rows lie far apart. */
+static void *buffer_new(size_t bytes) {
+    const size_t huge = 2 << 20;
+    bool large = bytes >= 2 * huge;
+    void *p = mem_aligned(large ? huge : 64, bytes);
+    if (large) madvise(p, bytes / huge * huge, MADV_HUGEPAGE);
+    return p;
+}
+
 static void allocate(struct dev *d) {
     const struct dev_shape *s = &d->shape;
     size_t T = (size_t)s->limits.max_tokens, S = (size_t)s->limits.max_seqs, n_threads = (size_t)d->args.n_threads;
-    for (int i = 1; i < BUF_COUNT; i++) d->buf[i] = mem_aligned(64, d->width[i] * d->rows[i] * sizeof(float));
-    d->xh = mem_aligned(64, xh_elements(s) * sizeof *d->xh);
-    d->xt = mem_aligned(64, xt_elements(s) * sizeof *d->xt);
+    for (int i = 1; i < BUF_COUNT; i++) d->buf[i] = buffer_new(d->width[i] * d->rows[i] * sizeof(float));
+    d->xh = buffer_new(xh_elements(s) * sizeof *d->xh);
+    d->xt = buffer_new(xt_elements(s) * sizeof *d->xt);
     d->table_len = table_length(s);
     d->tables = mem_zalloc(S * (size_t)d->table_len, sizeof *d->tables);
     d->sampling = mem_zalloc(S, sizeof *d->sampling);
@@ -228,6 +239,22 @@ static void allocate(struct dev *d) {
     for (int i = 0; i < 2; i++) d->pending[i].rows = mem_zalloc(S, sizeof *d->pending[i].rows);
 }
 
+/* What the first requests will write. Rows of logits come by ones: not all that there may be. */
+static void touch_ahead(struct dev *d) {
+    enum { ROWS_OF_LOGITS = 32 };
+    struct touch_area areas[BUF_COUNT + 2];
+    int n = 0;
+    for (int i = 1; i < BUF_COUNT; i++) {
+        size_t rows = i == BUF_LOGITS && d->rows[i] > ROWS_OF_LOGITS ? ROWS_OF_LOGITS : d->rows[i];
+        areas[n++] = (struct touch_area){(char *)d->buf[i], d->width[i] * rows * sizeof(float)};
+    }
+    areas[n++] = (struct touch_area){(char *)d->xh, xh_elements(&d->shape) * sizeof *d->xh};
+    areas[n++] = (struct touch_area){(char *)d->xt, xt_elements(&d->shape) * sizeof *d->xt};
+    size_t pages = TOUCH_AHEAD_TOKENS / (size_t)d->shape.page_size + 1;
+    d->touch = touch_new(&(struct touch_args){.parts_at = d->kv, .parts = (size_t)d->shape.n_layers, .part_bytes = d->layer_bytes,
+                                              .ahead = pages * d->page_bytes, .areas = areas, .n_areas = n});
+}
+
 static int cpu_load(struct dev *d, const struct dev_shape *shape, const struct dev_program *prog, struct err *e) {
     unload(d);
     if (check_shape(shape, e)) return -1;
@@ -242,6 +269,7 @@ static int cpu_load(struct dev *d, const struct dev_shape *shape, const struct d
     allocate(d);
     copy_vectors(d);
     moe_init(d);
+    touch_ahead(d);
     return 0;
 }
 

@@ -6,6 +6,7 @@
 #include "dev/cpu/ops.h"
 #include "dev/cpu/pool.h"
 #include "dev/cpu/sample.h"
+#include "dev/cpu/touch.h"
 
 /* What the device keeps for an operator beside the program's own: vectors (norm weights, biases) as float32. */
 struct op_vectors {
@@ -51,6 +52,7 @@ struct dev {
     uint32_t *xt; /* and turned: lin_job.xt */
     char *kv;
     size_t kv_bytes, page_bytes, layer_bytes;
+    struct touch *touch;
     int32_t *tables, table_len; /* [max_seqs][table_len] */
     struct sampling *sampling;  /* [max_seqs] by slot */
     int32_t *last;              /* [max_seqs] by slot */

@@ -276,13 +276,16 @@ static void take_changes(struct dev *d, const struct batch *b) {
         if (s->slot < 0 || s->slot >= n_slots) BUG("step %llu: slot %d of %d", (unsigned long long)b->step, s->slot, n_slots);
         d->sampling[s->slot] = s->sampling;
     }
+    int32_t last = -1;
     for (int32_t i = 0; i < b->n_pages; i++) {
         const struct batch_page *p = &batch_pages(b)[i];
         if (p->slot < 0 || p->slot >= n_slots || p->index < 0 || p->index >= d->table_len || p->page < 0 ||
             p->page >= d->shape.n_pages)
             BUG("step %llu: page %d at index %d of slot %d", (unsigned long long)b->step, p->page, p->index, p->slot);
         d->tables[(size_t)p->slot * (size_t)d->table_len + (size_t)p->index] = p->page;
+        if (p->page > last) last = p->page;
     }
+    touch_used(d->touch, (size_t)(last + 1) * d->page_bytes);
 }
 
 static void take_seqs(struct dev *d, const struct batch *b) {
@@ -330,7 +333,7 @@ static void angle_row(struct dev *d, void *arg, int32_t t, int32_t thread) {
     }
 }
 
-int step_run(struct dev *d, const struct batch *b, struct pending *out, struct err *e) {
+static int run_program(struct dev *d, const struct batch *b, struct pending *out, struct err *e) {
     if (comm_same_batch(d->args.comm, b->step, b->checksum, e)) return -1;
     d->batch = b;
     take_changes(d, b);
@@ -342,4 +345,11 @@ int step_run(struct dev *d, const struct batch *b, struct pending *out, struct e
         if (run_op(d, i, out, e)) return -1;
     d->batch = NULL;
     return 0;
+}
+
+int step_run(struct dev *d, const struct batch *b, struct pending *out, struct err *e) {
+    touch_step(d->touch);
+    int rc = run_program(d, b, out, e);
+    touch_step(d->touch);
+    return rc;
 }
