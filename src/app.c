@@ -149,6 +149,7 @@ static struct sched_args sched_settings(struct app *a, const struct options *o, 
                             .max_len = room->max_len, .n_pages = room->n_pages,
                             .radix = !strcmp(o->cache_type, "radix"), .stats = &a->stats,
                             .policy = sched_policy(o->policy), .margin_percent = SCHED_MARGIN_PERCENT,
+                            .prompt_weight = on_gpu(a) ? SCHED_PROMPT_WEIGHT : SCHED_PROMPT_WEIGHT_CPU,
                             .target_itl = (uint64_t)(o->target_itl > 0 ? o->target_itl : on_gpu(a) ? 50 : 500) * 1000000};
     if (sa.max_running > room->n_pages - 1) sa.max_running = room->n_pages - 1;
     return sa;

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Concurrent streams over HTTP: tokens a second, time to first token, time between tokens.
 
-    bench/serve/streams.py [--model M] [--in 124] [--out 64] [--streams 1,8,32] [--busy N] [--port P] [-- server options]
+    bench/serve/streams.py [--model M] [--in 124] [--out 64] [--streams 1,8,32] [--busy N] [--wait S] [--port P] [-- server options]
 
 Starts build/minisgl with dummy weights (or, with --weights, the model's own), sends prompts of random token ids, greedy,
-ignoring the end of text, and prints one line a number of streams. --port measures a server that runs already (a peer). --busy N keeps N other processes busy meanwhile. Needs
-no package; the client is this one thread, so that it takes little of the cores."""
+ignoring the end of text, and prints one line a number of streams. --port measures a server that runs already (a peer). --busy N keeps N other processes busy meanwhile; --wait:
+seconds between ready and the first request. Needs no package; the client is this one thread, so that it takes little of the cores."""
 import argparse
 import json
 import os
@@ -90,12 +90,14 @@ def main():
     p.add_argument("--out", dest="n_out", type=int, default=64)
     p.add_argument("--streams", default="1,8,32")
     p.add_argument("--busy", type=int, default=0)
+    p.add_argument("--wait", type=float, default=0)
     p.add_argument("--port", type=int, help="of a server that runs already")
     p.add_argument("server", nargs="*")
     a = p.parse_args()
     server, port = (None, a.port) if a.port else start(a)
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(a.busy)]
     try:
+        time.sleep(a.wait)
         rng = random.Random(1)
         run(port, 1, 8, 8, rng, 1000)
         for n in map(int, a.streams.split(",")):

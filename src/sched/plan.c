@@ -7,10 +7,11 @@
 #include <string.h>
 
 /* A step's length (step_ns): its share of target_itl at most, since forecasts err; at least so many times that of its
- * decodes; what a prompt's wait counts against a stream's, in target_itl (bench/results has the trials). */
-static const double AIM = 0.97, LEAST_STEP = 2, PROMPT_WEIGHT = 8;
-/* Prompt tokens that are worth another piece in a step. */
+ * decodes. */
+static const double AIM = 0.97, LEAST_STEP = 2;
+/* Another prompt's piece in a step is worth while with so many tokens, or such a share of the step. */
 enum { PIECE = 64 };
+static const double PIECE_SHARE = 0.2;
 
 /* Let q's row cover n_tokens; false, and nothing is taken, when there are not that many pages or the batch cannot
  * carry the news. */
@@ -98,7 +99,7 @@ static void plan_decodes(struct sched *s, struct batch *b) {
 static double step_ns(const struct sched *s, double decodes) {
     double target = AIM * (double)s->a.target_itl, m = s->waiting.n + s->n_begun, k = s->shape.n_decodes;
     if (decodes <= 0) return target;
-    double t = sqrt(PROMPT_WEIGHT * target * s->pace.of[PACE_FIXED] * m / k);
+    double t = sqrt(s->a.prompt_weight * target * s->pace.of[PACE_FIXED] * m / k);
     return fmin(target, fmax(t, LEAST_STEP * decodes));
 }
 
@@ -111,7 +112,8 @@ static void make_room_for_prompts(struct sched *s) {
     int32_t most = pace_most(&s->pace);
     if (s->room_tokens > most) s->room_tokens = most;
     double decodes = pace_decodes(&s->pace, s->shape.read);
-    s->room_ns = step_ns(s, decodes) - decodes;
+    s->step_ns = step_ns(s, decodes);
+    s->room_ns = s->step_ns - decodes;
 }
 
 /* Prompt tokens from position pos on that this step may still take: pieces of less than PACE_LEAST only at a prompt's
@@ -128,10 +130,11 @@ static int32_t chunk_room(const struct sched *s, int32_t pos, int32_t left) {
     return n < left ? n : left;
 }
 
-/* Another prompt's piece is worth while: not a few tokens of it. */
 static bool has_room(const struct sched *s) {
     if (s->room_tokens <= 0) return false;
-    return !s->shape.n_prompt || isinf(s->room_ns) || pace_fit(&s->pace, 0, s->room_ns) >= PIECE;
+    if (!s->shape.n_prompt || isinf(s->room_ns)) return true;
+    int32_t fit = pace_fit(&s->pace, 0, s->room_ns);
+    return fit >= PIECE || (fit >= PACE_LEAST && s->room_ns >= PIECE_SHARE * s->step_ns);
 }
 
 static void plan_chunk(struct sched *s, struct seq *q, struct batch *b) {

@@ -50,6 +50,7 @@ struct batch_limits sched_limits(const struct sched_args *a) {
 struct sched *sched_new(const struct sched_args *args) {
     struct sched *s = mem_zalloc(1, sizeof *s);
     s->a = *args;
+    if (!(s->a.prompt_weight > 0)) s->a.prompt_weight = SCHED_PROMPT_WEIGHT;
     s->row_pages = pages_for(s, args->max_len);
     if (args->max_prefill < 1 || args->max_running < 1 || args->n_pages - 1 < s->row_pages)
         BUG("scheduler of %d slots, %d tokens a step, %d pages for sequences of %d", args->max_running,

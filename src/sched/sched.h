@@ -30,6 +30,9 @@
 /* margin_percent that traces have shown to be enough (bench/results). */
 enum { SCHED_MARGIN_PERCENT = 1 };
 
+/* prompt_weight for a GPU, and for the CPU, where target_itl is many times a step of decodes (trials in bench/results). */
+enum { SCHED_PROMPT_WEIGHT = 8, SCHED_PROMPT_WEIGHT_CPU = 20 };
+
 /* Younger requests that may be admitted before one that waits. */
 enum { SCHED_PASSED_MOST = 8 };
 
@@ -41,6 +44,7 @@ struct sched_args {
     int32_t n_pages;        /* the dummy page 0 included */
     int32_t policy;         /* sched_policy() */
     int32_t margin_percent; /* share of the pages that admission leaves for answers longer than expected */
+    double prompt_weight;   /* what a prompt's wait counts against a stream's, in target_itl; 0: SCHED_PROMPT_WEIGHT */
     uint64_t target_itl;    /* ns between a running stream's tokens that prompt chunks may cost; 0: no limit */
     bool radix;             /* keep a prefix cache (kv/radix.h); false: none */
     struct stats *stats;    /* may be NULL */

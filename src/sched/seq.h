@@ -93,7 +93,8 @@ struct sched {
     struct pace pace;
     struct step_shape shape; /* of the step being planned */
     int32_t room_tokens;     /* prompt tokens that it may still take, */
-    double room_ns;          /* and time for them */
+    double room_ns;          /* and time for them; */
+    double step_ns;          /* how long it may get */
     bool look_for_cancelled;
     bool retracted; /* in this step: nobody is admitted then, it would be put back at once */
 };
