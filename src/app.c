@@ -109,12 +109,6 @@ static size_t weight_bytes(const struct app *a) {
     return n;
 }
 
-static int check_dtype(const struct app *a, const struct options *o, struct err *e) {
-    const char *have = dtype_name(a->config.dtype);
-    if (!strcmp(o->dtype, "auto") || !strcmp(o->dtype, have)) return 0;
-    return err_input(e, "--dtype %s: the checkpoint is %s and this version does not convert; use --dtype auto", o->dtype, have);
-}
-
 /* Everything that takes time: weights in this thread, tokenizer and template in another. */
 static int load_model(struct app *a, const struct options *o, struct err *e) {
     if (app_follows(a)) return load_weights(a, o, e);
@@ -179,7 +173,8 @@ static int plan_memory(struct app *a, const struct options *o, struct room *room
     size_t memory = host_memory_left();
     if (on_gpu(a) && gpu_memory(a, &dev, &memory, e)) return -1;
     struct room_args ra = {.fit = {.config = &a->config, .n_ranks = a->n_ranks, .maker = a->maker, .dev = dev,
-                                   .limits = sched_limits(&sa), .max_len = (int32_t)len, .page_size = sa.page_size, .kv_dtype = a->config.dtype},
+                                   .limits = sched_limits(&sa), .max_len = (int32_t)len, .page_size = sa.page_size,
+                                   .dtype = a->formats.dtype, .kv_dtype = a->formats.kv_dtype},
                            .prefill = sa.max_prefill, .max_running = sa.max_running, .num_pages = o->num_pages,
                            .memory = memory, .ratio = o->memory_ratio, .sharers = on_gpu(a) ? a->sharers : a->n_local, .host = !on_gpu(a)};
     if (room_plan(room, &ra, e) || join_agree(&a->join, &a->config, o, room, e)) return -1;
@@ -249,7 +244,7 @@ static int open_machinery(struct app *a, const struct options *o, const struct r
     struct engine_args ea = {.config = &a->config, .weights = a->weights, .n_ranks = a->n_ranks, .hosts = a->join.hosts, .maker = a->maker,
                              .dev = device_args(a, o), .limits = sched_limits(&sa),
                              .max_len = room->max_len, .page_size = sa.page_size, .n_pages = room->n_pages,
-                             .kv_dtype = a->config.dtype, .comm_timeout_ns = (uint64_t)o->comm_timeout * 1000000000,
+                             .dtype = a->formats.dtype, .kv_dtype = a->formats.kv_dtype, .convert = a->formats.convert, .comm_timeout_ns = (uint64_t)o->comm_timeout * 1000000000,
                              .comm_spin_ns = threads_of_rank(a, o) * a->n_local <= cores() ? COMM_SPIN_NS : 0, .broken = die};
     if (parse_fault(o->fault, &ea.fault, e)) return -1;
     bool overlap = false;
@@ -367,6 +362,18 @@ static int check_attention(const struct app *a, const struct options *o, struct 
     return 0;
 }
 
+static int choose_formats(struct app *a, const struct options *o, struct err *e) {
+    struct formats *f = &a->formats;
+    if (formats_choose(f, o, &a->config, on_gpu(a), e)) return -1;
+    if (f->convert && f->dtype != a->config.dtype)
+        log_info("the checkpoint's weights are %s and are brought to %s", dtype_name(a->config.dtype), dtype_name(f->dtype));
+    if (f->kv_dtype != f->dtype) log_info("the KV cache is %s", dtype_name(f->kv_dtype));
+    if (on_gpu(a) && f->dtype != DT_F32 && f->kv_dtype != f->dtype && f->kv_dtype != DT_FP8_E4M3)
+        log_warning("--kv-cache-dtype %s beside %s: attention goes the slow way; the fast kernels read the cache in the weights' format or fp8_e4m3",
+                    dtype_name(f->kv_dtype), dtype_name(f->dtype));
+    return 0;
+}
+
 static int check_seed(const struct options *o, struct err *e) {
     if (o->dummy_weight || !options_given(o, "seed")) return 0;
     return err_input(e, "--seed makes the weights of --dummy-weight; the seed of sampling is a field of each request");
@@ -399,7 +406,7 @@ static int open_all(struct app *a, const struct options *o, struct err *e) {
     if (check_seed(o, e) || choose_device(a, o, e) || check_threads(a, o, e) || check_attention(a, o, e)) return -1;
     if (a->n_ranks > 1) log_info("Initializing tensor parallelism with %d %s", a->n_ranks, on_gpu(a) ? "GPUs" : "CPU ranks");
     a->dir = model_dir(o, o->dummy_weight ? HUB_CONFIG : HUB_TEXT | HUB_WEIGHTS, e);
-    if (!a->dir || config_open(&a->config, a->dir, e) || check_dtype(a, o, e) || plan_memory(a, o, &room, e)) return -1;
+    if (!a->dir || config_open(&a->config, a->dir, e) || choose_formats(a, o, e) || plan_memory(a, o, &room, e)) return -1;
     double plan = seconds_since(&mark);
     if (load_model(a, o, e)) return -1;
     double load = seconds_since(&mark);

@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "flow/mail.h"
 #include "flow/stats.h"
+#include "formats.h"
 #include "join.h"
 #include "loop.h"
 #include "dev/lintab.h"
@@ -23,6 +24,7 @@ enum { APP_MAX_RANKS = 8 };
 struct app {
     char *dir;                       /* the model's folder */
     struct config config;
+    struct formats formats;
     struct checkpoint *checkpoint;   /* NULL with dummy weights */
     struct join join;                /* the other processes of the run */
     int32_t n_ranks, n_local;        /* in all processes; in this one */

@@ -43,6 +43,7 @@ int32_t join_first(const struct join *j) { return j->hosts ? comm_hosts_first(j-
 struct hello {
     char version[32];
     int64_t setting[6];
+    char dtype[16], kv_dtype[16];
     uint64_t config;
     int32_t n_pages, max_len;
 };
@@ -68,6 +69,9 @@ static int compare(const struct hello *a, const struct hello *b, int process, st
         if (a->setting[i] != b->setting[i])
             return err_input(e, "process %d has %s %lld, process 0 has %lld: start all with the same options", process, setting_names[i],
                              (long long)b->setting[i], (long long)a->setting[i]);
+    if (strcmp(a->dtype, b->dtype) || strcmp(a->kv_dtype, b->kv_dtype))
+        return err_input(e, "process %d has --dtype %s --kv-cache-dtype %s, process 0 has %s and %s: start all with the same options", process,
+                         b->dtype, b->kv_dtype, a->dtype, a->kv_dtype);
     return 0;
 }
 
@@ -77,6 +81,8 @@ int join_agree(const struct join *j, const struct config *c, const struct option
                  all[COMM_MAX_RANKS];
     if (!j->hosts) return 0;
     snprintf(mine.version, sizeof mine.version, "%s", MINISGL_VERSION);
+    snprintf(mine.dtype, sizeof mine.dtype, "%s", o->dtype);
+    snprintf(mine.kv_dtype, sizeof mine.kv_dtype, "%s", o->kv_dtype);
     if (comm_hosts_gather(j->hosts, &mine, all, sizeof mine, "comparing settings", e)) return -1;
     for (int p = 0; p < j->mpi.size; p++) {
         if (compare(&all[0], &all[p], p, e)) return -1;

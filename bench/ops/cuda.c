@@ -1,7 +1,7 @@
 /* cuda.c: operators of the CUDA device, timed through dev.h: a program of one operator over several layers (so that no weight or page is
  * still in a cache), many steps, the host's clock around them. Prints one line a shape: microseconds an operator, GB/s of the bytes it
- * must move, TFLOP/s. Usage: build/bench/ops/cuda [att|lin|sample [TABLE]]; TABLE: of matrix products, as `minisgl tune` writes it. Looks for minisgl_cuda.so
- * beside itself. */
+ * must move, TFLOP/s. Usage: build/bench/ops/cuda [att|fp8|lin|sample [TABLE]]; TABLE: of matrix products, as `minisgl tune` writes it.
+ * Looks for minisgl_cuda.so beside itself. */
 #include "base/clock.h"
 #include "base/mem.h"
 #include "dev/cpu/half.h"
@@ -87,12 +87,12 @@ static void random_rows(enum buf_id b, size_t rows, size_t width) {
     free(x);
 }
 
-static void attention(int H, int K, int D, int seqs, int len, int chunk) {
+static void attention(int H, int K, int D, int seqs, int len, int chunk, enum dtype kv) {
     static float inv[128];
     for (int i = 0; i < D / 2; i++) inv[i] = powf(1e6f, -2.0f * (float)i / (float)D);
     int pages = (len + 1 + 15) / 16;
     struct dev_shape s = {.n_layers = LAYERS, .n_heads = H, .n_kv_heads = K, .head_dim = D, .hidden = 8, .ffn = 8, .vocab = 8, .max_len = len + 16,
-                          .page_size = 16, .n_pages = seqs * pages + 1, .kv_dtype = DT_BF16,
+                          .page_size = 16, .n_pages = seqs * pages + 1, .dtype = DT_BF16, .convert = true, .kv_dtype = kv,
                           .limits = {.max_tokens = 8192, .max_seqs = seqs, .max_pages = seqs * pages + 1},
                           .rope = {.dim = D, .inv_freq = inv, .scale = 1}};
     struct op ops[2 * LAYERS];
@@ -117,10 +117,10 @@ static void attention(int H, int K, int D, int seqs, int len, int chunk) {
     if (len <= 8192 && seqs * len <= 8192) {
         fa = timed(&g, seqs, len, 0, false, LAYERS);
         double flop = 4.0 * H * D * (double)len * len / 2 * seqs;
-        printf("rope + attention, chunks %2d x %5d  H %2d K %d D %d: %8.1f us  %6.1f TFLOP/s\n", seqs, len, H, K, D, fa, flop / fa / 1e6);
+        printf("rope + attention, %s, chunks %2d x %5d  H %2d K %d D %d: %8.1f us  %6.1f TFLOP/s\n", dtype_name(kv), seqs, len, H, K, D, fa, flop / fa / 1e6);
     }
-    double fi = timed(&g, seqs, 1, len, false, LAYERS), bytes = (double)seqs * (len + 1) * 4.0 * K * D;
-    printf("rope + attention, decode %3d x %5d H %2d K %d D %d: %8.1f us  %6.0f GB/s\n", seqs, len, H, K, D, fi, bytes / fi / 1e3);
+    double fi = timed(&g, seqs, 1, len, false, LAYERS), bytes = (double)seqs * (len + 1) * 2.0 * K * D * (double)dtype_size(kv);
+    printf("rope + attention, %s, decode %3d x %5d H %2d K %d D %d: %8.1f us  %6.0f GB/s\n", dtype_name(kv), seqs, len, H, K, D, fi, bytes / fi / 1e3);
     rig_release(&g);
 }
 
@@ -203,17 +203,19 @@ int main(int argc, char **argv) {
     check(dev_choose(&maker, "cuda", why, sizeof why, &e));
     check(maker->open(&dev, &(struct dev_args){.n_ranks = 1, .n_threads = 4, .graph_max = DECODES_MAX, .products = &products}, &e));
     printf("%s\n", maker->describe(dev));
-    if (want(argc, argv, "att")) {
-        attention(16, 8, 128, 64, 1024, 1024);
-        attention(16, 8, 128, 256, 600, 600);
-        attention(40, 8, 128, 64, 1024, 1024);
-        attention(40, 8, 128, 8, 16384, 8192);
-        attention(16, 8, 128, 8, 1024, 1024);
-        attention(16, 8, 128, 1, 512, 512);
-        attention(40, 8, 128, 1, 32768, 8192);
-        attention(40, 8, 128, 16, 512, 512);
-        attention(40, 8, 128, 4, 2048, 2048);
-        attention(40, 8, 128, 1, 8192, 8192);
+    static const enum dtype caches[] = {DT_BF16, DT_FP8_E4M3};
+    for (int i = 0; i < 2; i++) {
+        if (!want(argc, argv, i ? "fp8" : "att")) continue;
+        attention(16, 8, 128, 64, 1024, 1024, caches[i]);
+        attention(16, 8, 128, 256, 600, 600, caches[i]);
+        attention(40, 8, 128, 64, 1024, 1024, caches[i]);
+        attention(40, 8, 128, 8, 16384, 8192, caches[i]);
+        attention(16, 8, 128, 8, 1024, 1024, caches[i]);
+        attention(16, 8, 128, 1, 512, 512, caches[i]);
+        attention(40, 8, 128, 1, 32768, 8192, caches[i]);
+        attention(40, 8, 128, 16, 512, 512, caches[i]);
+        attention(40, 8, 128, 4, 2048, 2048, caches[i]);
+        attention(40, 8, 128, 1, 8192, 8192, caches[i]);
     }
     if (want(argc, argv, "lin")) {
         linear(4096, 1024), linear(1024, 2048), linear(6144, 1024), linear(1024, 3072);

@@ -44,7 +44,8 @@ static void count_degree(const struct doctor *d, struct doctor_degree *g) {
                          .limits = limits_of(d->o, d->on_gpu, d->max_len),
                          .max_len = d->max_len,
                          .page_size = (int32_t)d->o->page_size,
-                         .kv_dtype = d->config.dtype};
+                         .dtype = d->formats.dtype,
+                         .kv_dtype = d->formats.kv_dtype};
     g->divides = !fit_count(&g->fit, &a, &e);
     if (!g->divides) {
         snprintf(g->why, sizeof g->why, "%.255s", e.text);
@@ -64,6 +65,10 @@ static int read_model(struct doctor *d, struct err *e) {
     int rc = config_open(&d->config, dir, e);
     free(dir);
     if (rc) return -1;
+    if (formats_choose(&d->formats, d->o, &d->config, d->on_gpu, e)) {
+        config_release(&d->config);
+        return -1;
+    }
     if (d->o->max_seq_len > d->config.max_position) {
         err_input(e, "--max-seq-len-override %lld: the model was made for %d positions", (long long)d->o->max_seq_len,
                   d->config.max_position);
@@ -90,12 +95,16 @@ static void read_isa(struct doctor *d) {
     dev_cpu.close(dev);
 }
 
-static void read_machine(struct doctor *d) {
+static void find_device(struct doctor *d) {
     struct err e;
-    host_read(&d->host, "");
     gpus_read(&d->gpus);
     d->on_gpu = d->gpus.n > 0;
     dev_choose(&d->maker, "auto", d->why_cpu, sizeof d->why_cpu, &e);
+}
+
+static void read_machine(struct doctor *d) {
+    struct err e;
+    host_read(&d->host, "");
     d->cuda_built = dev_cuda_built();
     read_isa(d);
     if (!host_command_line("mpirun", "--version", d->mpirun, sizeof d->mpirun)) d->mpirun[0] = 0;
@@ -114,6 +123,7 @@ int cmd_doctor(int argc, char **argv) {
     cli_begin(&o);
     static struct doctor d; /* a few KiB of tables */
     d.o = &o;
+    find_device(&d);
     if (read_model(&d, &e)) return cli_fail(&e);
     read_machine(&d);
     for (int i = 0; i < DOCTOR_DEGREES; i++) {

@@ -2,6 +2,7 @@
 #ifndef MINISGL_CLI_DOCTOR_H
 #define MINISGL_CLI_DOCTOR_H
 #include "engine/fit.h"
+#include "formats.h"
 #include "hw/bandwidth.h"
 #include "hw/gpu.h"
 #include "hw/host.h"
@@ -41,6 +42,7 @@ struct doctor {
     int cuda_built;                /* of the CUDA backend, 1000 * major + 10 * minor; 0: this build has none */
     bool on_gpu;                   /* degrees are counted for GPUs */
     struct config config;
+    struct formats formats;
     int32_t max_len;
     struct doctor_degree degree[DOCTOR_DEGREES];
     int n_advice;

@@ -110,8 +110,9 @@ static json_t *degree(const struct doctor_degree *g) {
 static json_t *model(const struct doctor *d) {
     json_t *degrees = json_array();
     for (int i = 0; i < DOCTOR_DEGREES; i++) json_array_append_new(degrees, degree(&d->degree[i]));
-    return json_pack("{s:o, s:s, s:i, s:s, s:i, s:s, s:o}", "name", words(d->o->model), "architecture",
-                     d->config.arch->name, "layers", d->config.n_layers, "dtype", dtype_name(d->config.dtype),
+    return json_pack("{s:o, s:s, s:i, s:s, s:s, s:i, s:s, s:o}", "name", words(d->o->model), "architecture",
+                     d->config.arch->name, "layers", d->config.n_layers, "dtype", dtype_name(d->formats.dtype),
+                     "kv_cache_dtype", dtype_name(d->formats.kv_dtype),
                      "longest_sequence", d->max_len, "ranks_on", d->on_gpu ? "gpu" : "cpu", "degrees", degrees);
 }
 

@@ -104,8 +104,9 @@ static void print_degree(const struct doctor *d, const struct doctor_degree *g) 
 }
 
 static void print_model(const struct doctor *d) {
-    printf("\nModel %s\n  %s, %d layers, %s, sequences up to %d tokens\n", d->o->model, d->config.arch->name,
-           d->config.n_layers, dtype_name(d->config.dtype), d->max_len);
+    bool other = d->formats.kv_dtype != d->formats.dtype;
+    printf("\nModel %s\n  %s, %d layers, %s%s%s, sequences up to %d tokens\n", d->o->model, d->config.arch->name, d->config.n_layers,
+           dtype_name(d->formats.dtype), other ? ", KV cache " : "", other ? dtype_name(d->formats.kv_dtype) : "", d->max_len);
     printf("  a rank on %s:\n  %-8s %9s %9s %9s %9s %9s\n", d->on_gpu ? "a GPU" : "the CPU", "", "weights", "KV",
            "buffers", "needed", "had");
     for (int i = 0; i < DOCTOR_DEGREES; i++) print_degree(d, &d->degree[i]);

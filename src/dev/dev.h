@@ -38,9 +38,11 @@
 
 enum { DEV_ABI = 3 };
 
-enum dtype { DT_F32, DT_BF16, DT_F16 };
-static inline size_t dtype_size(enum dtype t) { return t == DT_F32 ? 4 : 2; }
-const char *dtype_name(enum dtype t); /* "float32", "bfloat16", "float16" */
+/* FP8_E4M3 is for the KV cache only: sign, 4 bits of exponent (bias 7), 3 of mantissa; up to 448, no infinity, NaN is 0x7f. What is
+ * stored there is rounded to nearest even and saturates, without a scale (as if all scales were 1). */
+enum dtype { DT_F32, DT_BF16, DT_F16, DT_FP8_E4M3 };
+static inline size_t dtype_size(enum dtype t) { return t == DT_F32 ? 4 : t == DT_FP8_E4M3 ? 1 : 2; }
+const char *dtype_name(enum dtype t); /* "float32", "bfloat16", "float16", "fp8_e4m3" */
 
 /* A weight, [n, k] row-major with row stride ld (elements). A vector is [1, k]. data == NULL: the model has none. */
 struct view {
@@ -119,7 +121,12 @@ struct dev_shape {
     int32_t max_len;     /* longest sequence: positions < max_len */
     int32_t page_size;   /* P */
     int32_t n_pages;     /* pages of the KV cache; page 0 is the dummy page and is never given out */
-    enum dtype kv_dtype; /* CPU: float32, bf16, f16 */
+    enum dtype kv_dtype; /* of the KV cache: any, whatever the weights are */
+    enum dtype dtype;    /* what weights are for the most part; plan() counts with it */
+    bool convert;        /* CUDA: bring all weights to dtype (else to the first matrix's own); a number that float16 cannot hold is an error.
+                            The CPU reads every weight as it lies in its file */
+    void (*weight_name)(const void *arg, const void *data, char *name, size_t n); /* what the weight at data is called, for that error; or NULL */
+    const void *weight_arg;
     struct batch_limits limits;
     struct rope rope;
 };

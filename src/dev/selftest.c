@@ -56,6 +56,9 @@ struct test {
 
 static double bound_of(enum dtype t) { return t == DT_F32 ? 5e-5 : t == DT_F16 ? 4e-3 : 2e-2; }
 
+/* Of attention over an fp8 cache, to which both round what they computed themselves: now and then a number falls to the other side. */
+static double fp8_bound(enum dtype t) { return t == DT_BF16 ? bound_of(t) : 4e-3; }
+
 static void begin(struct test *t, const char *what, double bound) { t->line = (struct line){.what = what, .bound = bound}; }
 
 static void add_case(struct test *t, const char *where, double error) {
@@ -401,10 +404,17 @@ static void att_test(struct test *t) {
         for (size_t i = 0; i < sizeof cases / sizeof *cases && !t->broken; i++) att_case(t, &cases[i], all_dtypes[k], all_dtypes[k]);
         end(t);
     }
+    for (int k = 0; k < N_DTYPES && !t->broken; k++) {
+        char what[40];
+        snprintf(what, sizeof what, "attention %s, KV fp8", k ? k == 1 ? "bf16" : "f16" : "f32");
+        begin(t, what, fp8_bound(all_dtypes[k]));
+        for (size_t i = 0; i < sizeof cases / sizeof *cases && !t->broken; i++) att_case(t, &cases[i], all_dtypes[k], DT_FP8_E4M3);
+        end(t);
+    }
     begin(t, "attention, other KV", bound_of(DT_BF16));
-    att_case(t, &cases[1], DT_BF16, DT_F32);
-    att_case(t, &cases[1], DT_F32, DT_BF16);
-    att_case(t, &cases[3], DT_F16, DT_BF16);
+    for (int k = 0; k < N_DTYPES; k++)
+        for (int v = 0; v < N_DTYPES; v++)
+            if (v != k) att_case(t, &cases[k + v], all_dtypes[k], all_dtypes[v]);
     end(t);
 }
 
@@ -579,12 +589,13 @@ static void model_release(struct model *m) {
 
 /* A few steps of a mix of chunks and decodes; logits compared after each. feed: decodes take their last sample (f32: the two devices
  * agree on it), else given tokens. */
-static void model_case(struct test *t, enum dtype dt, bool feed) {
+static void model_case(struct test *t, enum dtype dt, enum dtype kv, bool feed) {
     static const int32_t first[5] = {1, 40, 3, 17, 90};
     struct model m;
     struct job j;
     int32_t tokens[200], pos[6] = {0};
     model_init(&m, &t->dice, dt);
+    m.shape.kv_dtype = kv;
     for (int i = 0; i < 200; i++) tokens[i] = (int32_t)(roll(&t->dice) % MV);
     if (!job_open(&j, t, &m.shape, m.ops, m.n_ops)) {
         for (int i = 0; i < 6; i++) job_pages(&j, i, 1 + i, 6, 16);
@@ -599,7 +610,7 @@ static void model_case(struct test *t, enum dtype dt, bool feed) {
             if (step == 3) job_seq(&j, 5, 0, 50, tokens + 9, true), rows++, pos[5] = 50; /* a newcomer's chunk beside decodes */
             if (job_step(&j)) break;
             char where[160];
-            snprintf(where, sizeof where, "%s, step %d%s", dtype_name(dt), step, feed ? ", fed back" : "");
+            snprintf(where, sizeof where, "%s, KV %s, step %d%s", dtype_name(dt), dtype_name(kv), step, feed ? ", fed back" : "");
             add_case(t, where, job_compare(&j, BUF_LOGITS, (size_t)rows, MV, MV));
             for (int i = 0; feed && i < rows; i++)
                 if (j.result[0].rows[i].tokens[0] != j.result[1].rows[i].tokens[0]) add_case(t, "another token", INFINITY);
@@ -614,9 +625,12 @@ static void model_test(struct test *t) {
         char what[40];
         snprintf(what, sizeof what, "model %s", dtype_name(all_dtypes[k]));
         begin(t, what, all_dtypes[k] == DT_F32 ? 2e-4 : 2 * bound_of(all_dtypes[k]));
-        model_case(t, all_dtypes[k], all_dtypes[k] == DT_F32);
+        model_case(t, all_dtypes[k], all_dtypes[k], all_dtypes[k] == DT_F32);
         end(t);
     }
+    begin(t, "model, KV fp8", 0.1); /* what differs by the dtype's own rounding falls to neighbours that are 1/8 apart */
+    for (int k = 0; k < N_DTYPES && !t->broken; k++) model_case(t, all_dtypes[k], DT_FP8_E4M3, false);
+    end(t);
 }
 
 int dev_selftest(const struct dev_maker *m, const struct dev_args *args, FILE *out, struct err *e) {

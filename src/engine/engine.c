@@ -10,6 +10,7 @@
 #include "comm/comm.h"
 #include "comm/hosts.h"
 #include "model/decoder.h"
+#include "model/slots.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -53,6 +54,27 @@ struct engine {
 
 static struct shard shard_of(const struct rank *r) { return (struct shard){.rank = r->id, .n_ranks = r->g->args.n_ranks}; }
 
+struct search {
+    const void *data;
+    char *name;
+    size_t n;
+};
+
+static int same_data(void *arg, const struct slot *slot) {
+    struct search *s = arg;
+    if (slot->view->data != s->data) return 0;
+    snprintf(s->name, s->n, "%s", slot->name);
+    return 1;
+}
+
+static void weight_name(const void *arg, const void *data, char *name, size_t n) {
+    const struct rank *r = arg;
+    struct weights w = r->g->args.weights[r->local];
+    struct search s = {data, name, n};
+    snprintf(name, n, "a weight");
+    slots_walk(&w, r->g->args.config, same_data, &s);
+}
+
 static int rank_load(struct rank *r, struct err *e) {
     const struct engine_args *a = &r->g->args;
     decoder_init(&r->decoder, a->config, &a->weights[r->local], shard_of(r));
@@ -61,6 +83,10 @@ static int rank_load(struct rank *r, struct err *e) {
     r->shape.page_size = a->page_size;
     r->shape.n_pages = a->n_pages;
     r->shape.kv_dtype = a->kv_dtype;
+    r->shape.dtype = a->dtype;
+    r->shape.convert = a->convert;
+    r->shape.weight_name = weight_name;
+    r->shape.weight_arg = r;
     r->shape.limits = a->limits;
     struct dev_program prog = {.ops = r->decoder.ops, .n_ops = r->decoder.n_ops};
     r->result.rows = mem_zalloc((size_t)a->limits.max_seqs, sizeof *r->result.rows);

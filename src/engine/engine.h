@@ -28,7 +28,8 @@ struct engine_args {
     struct dev_args dev;             /* threads and instruction set of each rank; rank and comm are the engine's to fill */
     struct batch_limits limits;
     int32_t max_len, page_size, n_pages;
-    enum dtype kv_dtype;
+    enum dtype dtype, kv_dtype;      /* of weights, of the KV cache */
+    bool convert;                    /* dev_shape's: weights are brought to dtype */
     uint64_t comm_timeout_ns;        /* how long a rank waits for another; only with several */
     uint64_t comm_spin_ns;           /* how long it does so without sleeping: 0 where cores are short */
     struct fault fault;

@@ -6,6 +6,7 @@
 
 struct sum {
     const struct config *c;
+    enum dtype dtype;
     struct shard shard;
     size_t bytes;
 };
@@ -13,7 +14,7 @@ struct sum {
 static int add(void *arg, const struct slot *slot) {
     struct sum *s = arg;
     struct part p = slot_part(slot, s->c, s->shard);
-    s->bytes += (size_t)p.n * (size_t)p.k * dtype_size(s->c->dtype);
+    s->bytes += (size_t)p.n * (size_t)p.k * dtype_size(s->dtype);
     return 0;
 }
 
@@ -33,6 +34,7 @@ static int count_buffers(struct fit *f, const struct fit_args *a, struct shard s
     shape.page_size = a->page_size;
     shape.n_pages = pages;
     shape.kv_dtype = a->kv_dtype;
+    shape.dtype = a->dtype;
     shape.limits = a->limits;
     a->maker->plan(d, &shape, &kv, &f->buffers);
     decoder_release(&decoder);
@@ -42,7 +44,7 @@ static int count_buffers(struct fit *f, const struct fit_args *a, struct shard s
 
 int fit_count(struct fit *f, const struct fit_args *a, struct err *e) {
     struct shard shard = {.rank = 0, .n_ranks = a->n_ranks};
-    struct sum s = {.c = a->config, .shard = shard};
+    struct sum s = {.c = a->config, .dtype = a->dtype, .shard = shard};
     *f = (struct fit){0};
     if (shard_check(a->config, shard, e)) return -1;
     slots_walk(NULL, a->config, add, &s);

@@ -12,12 +12,12 @@ struct fit_args {
     struct dev_args dev; /* threads and instruction set of a rank */
     struct batch_limits limits;
     int32_t max_len, page_size;
-    enum dtype kv_dtype;
+    enum dtype dtype, kv_dtype; /* of weights (and activations), of the KV cache */
 };
 
 /* Bytes of rank 0, which holds the most. */
 struct fit {
-    size_t weights; /* in the config's dtype */
+    size_t weights; /* in that dtype */
     size_t page;    /* of the KV cache, all layers */
     size_t kv;      /* the KV cache of one sequence of max_len tokens, and the dummy page */
     size_t buffers; /* everything else of the device */

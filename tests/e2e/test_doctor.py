@@ -38,7 +38,7 @@ REPORT = {
     "device": TEXT, "why_cpu": optional(TEXT),
     "all_reduce": optional({"ranks": SIZE, "small": SIZE, "small_seconds": REAL, "large": SIZE, "large_seconds": REAL}),
     "mpi": {"found": BOOL, "version": optional(TEXT)},
-    "model": {"name": TEXT, "architecture": TEXT, "layers": SIZE, "dtype": TEXT, "longest_sequence": SIZE, "ranks_on": TEXT,
+    "model": {"name": TEXT, "architecture": TEXT, "layers": SIZE, "dtype": TEXT, "kv_cache_dtype": TEXT, "longest_sequence": SIZE, "ranks_on": TEXT,
               "degrees": each(lambda x: {**DEGREE, **(COUNTED if x["divides"] else {})})},
     "advice": each(TEXT),
 }

@@ -332,7 +332,8 @@ static void attention_agrees(void **state) {
         {4, 2, 64, 16, 0, DT_BF16, true},  {2, 2, 8, 1, 0, DT_F32, false},   {16, 1, 80, 3, 0, DT_BF16, false},
         {3, 1, 96, 64, 0, DT_F16, true},   {2, 1, 128, 256, 0, DT_BF16, true}, {5, 5, 256, 16, 0, DT_F32, false},
         {4, 2, 64, 16, 1, DT_F32, false},  {4, 1, 64, 5, 64, DT_BF16, false}, {2, 1, 128, 16, 100, DT_F32, true},
-        {34, 2, 8, 16, 33, DT_F32, false}, {2, 1, 10, 7, 0, DT_F16, false},
+        {34, 2, 8, 16, 33, DT_F32, false}, {2, 1, 10, 7, 0, DT_F16, false},   {4, 2, 64, 16, 0, DT_FP8_E4M3, true},
+        {6, 1, 80, 3, 70, DT_FP8_E4M3, false}, {2, 1, 10, 7, 0, DT_FP8_E4M3, false}, {3, 1, 128, 16, 0, DT_FP8_E4M3, true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) attention_one(&cases[i]);
 }
@@ -547,9 +548,71 @@ static void halves_round_to_nearest_even(void **state) {
     }
 }
 
+/* A code by the format's formula; 448 is the largest. */
+static double e4m3_value(int code) {
+    int exp = code >> 3 & 15, man = code & 7;
+    double x = exp ? ldexp(1 + man / 8.0, exp - 7) : ldexp(man / 8.0, -6);
+    if ((code & 0x7f) == 0x7f) return (double)NAN;
+    return code & 0x80 ? -x : x;
+}
+
+static void fp8_codes_have_the_values_of_the_formula(void **state) {
+    (void)state;
+    uint8_t codes[256];
+    for (int i = 0; i < 256; i++) {
+        double want = e4m3_value(i);
+        float got = e4m3_to_f32((uint8_t)i);
+        codes[i] = (uint8_t)i;
+        if (isnan(want)) assert_true(isnan(got));
+        else assert_true((double)got == want && !signbit(got) == !signbit(want));
+        assert_int_equal(isnan(want) ? f32_to_e4m3(got) & 0x7f : f32_to_e4m3(got), isnan(want) ? 0x7f : i);
+    }
+    for (int k = 0; k < N_ISAS; k++) {
+        if (!isa_here(all_isas[k])) continue;
+        float y[256];
+        uint8_t back[256];
+        cpu_ops_find(all_isas[k], NULL)->load(y, codes, DT_FP8_E4M3, 256);
+        for (int i = 0; i < 256; i++) assert_true(isnan(e4m3_value(i)) ? isnan(y[i]) : (double)y[i] == e4m3_value(i) && !signbit(y[i]) == !(i >> 7));
+        cpu_ops_find(all_isas[k], NULL)->store(back, y, DT_FP8_E4M3, 256);
+        for (int i = 0; i < 256; i++)
+            if (!isnan(y[i])) assert_int_equal(back[i], i);
+    }
+}
+
+/* Between two neighbours: the nearer; in the middle the even code; one float more or less than the middle, the nearer again. */
+static void fp8_rounds_to_nearest_even_and_saturates(void **state) {
+    (void)state;
+    for (int i = 0; i < 0x7e; i++) {
+        double mid = (e4m3_value(i) + e4m3_value(i + 1)) / 2;
+        float m = (float)mid; /* exact */
+        assert_true((double)m == mid);
+        assert_int_equal(f32_to_e4m3(m), i & 1 ? i + 1 : i);
+        assert_int_equal(f32_to_e4m3(nextafterf(m, 0)), i);
+        assert_int_equal(f32_to_e4m3(nextafterf(m, INFINITY)), i + 1);
+        assert_int_equal(f32_to_e4m3(-m), 0x80 | (i & 1 ? i + 1 : i));
+    }
+    static const float large[] = {448, 449, 464, 480, 1e6f, 3.4e38f, INFINITY};
+    for (size_t i = 0; i < sizeof large / sizeof *large; i++) {
+        assert_int_equal(f32_to_e4m3(large[i]), 0x7e);
+        assert_int_equal(f32_to_e4m3(-large[i]), 0xfe);
+    }
+    assert_int_equal(f32_to_e4m3(0), 0);
+    assert_int_equal(f32_to_e4m3(-0.0f), 0x80);
+    assert_int_equal(f32_to_e4m3(1e-40f), 0);
+    assert_int_equal(f32_to_e4m3(NAN) & 0x7f, 0x7f);
+    for (int i = 0; i < 20000; i++) { /* any number: no code is nearer */
+        float x = rnd_f() * exp2f((float)rnd_n(24) - 14);
+        double error = fabs(e4m3_value(f32_to_e4m3(x)) - (double)x);
+        for (int c = 0; c < 256; c++)
+            if (fabs(e4m3_value(c) - (double)x) < error) fail_msg("%g became code %d, code %d is nearer", (double)x, f32_to_e4m3(x), c);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(halves_round_to_nearest_even),
+        cmocka_unit_test(fp8_codes_have_the_values_of_the_formula),
+        cmocka_unit_test(fp8_rounds_to_nearest_even_and_saturates),
         cmocka_unit_test(linear_agrees),
         cmocka_unit_test(slices_add_up_to_the_whole),
         cmocka_unit_test(norm_agrees),

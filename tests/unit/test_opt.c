@@ -7,6 +7,7 @@
 
 #include "opt.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,6 +54,24 @@ static void every_spelling_means_the_same(void **state) {
     assert_string_equal(o.positional, "--raw");
 }
 
+static void number_formats_have_their_peers_names(void **state) {
+    (void)state;
+    static const char *const names[][2] = {{"half", "float16"}, {"float16", "float16"}, {"f16", "float16"}, {"bf16", "bfloat16"}, {"BFloat16", "bfloat16"},
+                                           {"float", "float32"}, {"float32", "float32"}, {"auto", "auto"}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char line[80];
+        snprintf(line, sizeof line, "--dtype %s --kv-cache-dtype=%s", names[i][0], names[i][0]);
+        assert_int_equal(parse(CMD_SERVE, line), 0);
+        assert_string_equal(o.dtype, names[i][1]);
+        assert_string_equal(o.kv_dtype, names[i][1]);
+    }
+    assert_int_equal(parse(CMD_DOCTOR, "--kv-cache-dtype fp8"), 0);
+    assert_string_equal(o.kv_dtype, "fp8_e4m3");
+    assert_string_equal(o.dtype, "auto");
+    assert_int_equal(parse(CMD_GENERATE, "--kv FP8_E4M3"), 0);
+    assert_string_equal(o.kv_dtype, "fp8_e4m3");
+}
+
 static void wrong_ones_are_named(void **state) {
     (void)state;
     static const struct {
@@ -63,6 +82,8 @@ static void wrong_ones_are_named(void **state) {
         {"--page-size 0", "from 1"},    {"--nonsense", "--nonsense"},    {"--max 5", "could be"},
         {"--dtype int8", "float16"},    {"--dummy-weight=1", "no value"}, {"stray", "stray"},
         {"-x", "-x"},                   {"--decode", "subcommand"},      {"--max-running-requests 1.5", "1.5"},
+        {"--kv-cache-dtype fp8_e5m2", "fp8_e4m3"}, {"--kv-cache-dtype int8", "fp8_e4m3"}, {"--dtype fp8", "bfloat16"},
+        {"--dtype fp8_e5m2", "bfloat16"},
         {"--model=", "empty"},          {"--tp x", "whole number"},      {"--shell", "later version"},
         {"--cache both", "radix"},      {"--attn fa,fb", "fa,fi"},       {"--cuda-graph-max-bs -1", "from 0"},
         {"--model-source elsewhere", "modelscope"},
@@ -126,6 +147,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_mini_sglangs),
         cmocka_unit_test(every_spelling_means_the_same),
+        cmocka_unit_test(number_formats_have_their_peers_names),
         cmocka_unit_test(wrong_ones_are_named),
         cmocka_unit_test(what_only_gpus_honour_is_accepted_and_remembered),
         cmocka_unit_test(what_was_given_is_known),

@@ -14,7 +14,7 @@
 
 static struct room_args args_for(const struct config *c, size_t memory) {
     return (struct room_args){.fit = {.config = c, .n_ranks = 1, .maker = &dev_cpu, .dev = {.n_threads = 1}, .limits = {8192 + 256, 256, 20000},
-                                      .max_len = 40960, .page_size = 16, .kv_dtype = DT_BF16},
+                                      .max_len = 40960, .page_size = 16, .dtype = DT_BF16, .kv_dtype = DT_BF16},
                               .prefill = 8192, .max_running = 256, .num_pages = -1, .memory = memory, .ratio = 0.9};
 }
 

@@ -26,6 +26,7 @@ typedef float hfu __attribute__((vector_size(L * 2), aligned(4), may_alias));
 typedef uint32_t vuu __attribute__((vector_size(L * 4), aligned(4), may_alias));
 typedef uint16_t vh __attribute__((vector_size(L * 2)));
 typedef uint16_t vhu __attribute__((vector_size(L * 2), aligned(2), may_alias));
+typedef uint8_t vbu __attribute__((vector_size(L), aligned(1), may_alias));
 
 enum {
     W = NR * L,           /* columns of a panel */
@@ -114,9 +115,18 @@ INLINE vh v_to_bf16(vf a) {
     return __builtin_convertvector((r & ~is_nan) | (nan & is_nan), vh);
 }
 
+/* Subnormal codes are whole numbers times 2^-9: as subnormal floats they would be slow. */
+INLINE vf v_fp8_load(const void *p) {
+    vu u = __builtin_convertvector(*(const vbu *)p, vu), mag = u & 0x7f;
+    vf small = __builtin_convertvector((vi)mag, vf) * v_set(0x1p-9f), x = v_sel((vi)(mag < v_setu(8)), small, (vf)((mag << 20) + (120u << 23)));
+    vu nan = (vu)(mag == v_setu(0x7f)) & 0x7fc00000u;
+    return (vf)((vu)x | nan | (u & 0x80) << 24);
+}
+
 INLINE vf v_load_any(const void *p, enum dtype t) {
     if (t == DT_F32) return v_load(p);
     if (t == DT_F16) return v_f16_load(p);
+    if (t == DT_FP8_E4M3) return v_fp8_load(p);
     return (vf)(__builtin_convertvector(*(const vhu *)p, vu) << 16);
 }
 

@@ -3,7 +3,8 @@
  * A piece is some tokens of one sequence with the query heads of one KV head. It goes through absolute blocks of 64 positions:
  * scores (a chain over d each), the block's maximum, exponentials, and values (a chain over the 64 positions each); what was
  * there shrinks by exp(old maximum - new). Positions that a row does not see have probability 0, so its numbers do not depend
- * on which rows share the block; all that a product with 0 can do is to turn -0 into 0, which is therefore done to every output. */
+ * on which rows share the block; all that a product with 0 can do is to turn -0 into 0, which is therefore done to every output.
+ * An fp8 cache is first brought to bf16, which holds its numbers exactly, block by block. */
 
 static const char zeros[HEAD_DIM_MAX * 4];
 
@@ -16,13 +17,16 @@ struct att {
     float *q, *s, *acc;  /* [rows, D], [rows, 64], [rows, dp] */
     float *max, *sum;    /* [rows] */
     int32_t piece, n_valid; /* positions of the block that exist for some row */
+    enum dtype t;           /* of the rows that are computed with */
+    size_t v_at;            /* bytes from a K row to its V row */
+    char *wide;             /* fp8: [K|V][64][D] in bf16 */
     const char *row[ATT_BLOCK];  /* K rows of the block */
     const char *next[ATT_BLOCK]; /* and of the one after it, for prefetching */
 };
 
 static size_t att_scratch(int32_t rows, int32_t head_dim) {
     size_t d = ((size_t)head_dim + 31) & ~(size_t)31, dp = ((size_t)head_dim + W - 1) / W * W, r = (size_t)rows;
-    return 4 * (ATT_BLOCK * (d + dp) + r * (d + ATT_BLOCK + dp + 2)) + 64;
+    return 4 * (ATT_BLOCK * (d + d + dp) + r * (d + ATT_BLOCK + dp + 2)) + 64; /* 2 d bf16: d floats */
 }
 
 static void att_init(struct att *a, const struct att_job *j, int32_t piece, void *scratch) {
@@ -40,6 +44,9 @@ static void att_init(struct att *a, const struct att_job *j, int32_t piece, void
     a->q = a->s + rows * ATT_BLOCK;
     a->max = a->q + rows * d;
     a->sum = a->max + rows;
+    a->wide = (char *)(a->sum + rows);
+    a->t = j->dtype == DT_FP8_E4M3 ? DT_BF16 : j->dtype;
+    a->v_at = j->dtype == DT_FP8_E4M3 ? ATT_BLOCK * d * 2 : j->v_at;
     for (int32_t r = 0; r < a->rows; r++) {
         const float *q = j->q + (size_t)(a->p.seq->row + a->p.t0 + r / a->p.n_q) * j->ldq;
         memcpy(a->q + (size_t)r * (size_t)a->d, q + (size_t)(a->p.q_head + r % a->p.n_q) * (size_t)a->d, (size_t)a->d * 4);
@@ -70,6 +77,23 @@ static void kv_rows(const struct att_job *j, const struct att_piece *p, int32_t 
     for (; i < ATT_BLOCK; i++) row[i] = rest;
 }
 
+INLINE void widen(char *to, const char *from, int32_t n) {
+    int32_t i = 0;
+    for (; i + L <= n; i += L) *(vhu *)((uint16_t *)(void *)to + i) = __builtin_convertvector((vu)v_fp8_load(from + i) >> 16, vh);
+    for (; i < n; i++) ((uint16_t *)(void *)to)[i] = (uint16_t)(bits_of_f32(e4m3_to_f32((uint8_t)from[i])) >> 16);
+}
+
+/* The block's rows from fp8 to bf16; they are the wide ones then. */
+static void att_widen(struct att *a) {
+    size_t row = (((size_t)a->d + 31) & ~(size_t)31) * 2;
+    for (int32_t i = 0; i < a->n_valid; i++) {
+        char *to = a->wide + (size_t)i * row;
+        widen(to, a->row[i], a->d);
+        widen(to + a->v_at, a->row[i] + a->j->v_at, a->d);
+        a->row[i] = to;
+    }
+}
+
 /* Find the rows of positions first .. first + 63 (from n_valid on zeros), and those that will be read
  * after them: the next block's, or the first block's of the next piece, which most likely comes to this thread. */
 static void att_rows(struct att *a, int32_t first, int32_t n_valid) {
@@ -84,6 +108,7 @@ static void att_rows(struct att *a, int32_t first, int32_t n_valid) {
     }
     kv_rows(j, &a->p, first, n_valid, a->row, zeros);
     kv_rows(j, &after, from, last - from + 1, a->next, a->row[0]);
+    if (j->dtype == DT_FP8_E4M3) att_widen(a);
 }
 
 /* K's and V's lines of position i of the next block, from column c on, W of them. */
@@ -95,20 +120,20 @@ INLINE void att_prefetch(const struct att *a, int32_t i, int32_t c, size_t size)
     }
 }
 
-INLINE const char *v_row(const struct att *a, const char *k_row) { return k_row == zeros ? zeros : k_row + a->j->v_at; }
+INLINE const char *v_row(const struct att *a, const char *k_row) { return k_row == zeros ? zeros : k_row + a->v_at; }
 
 /* Many rows: K turned into panels, V as float32. */
 static void att_pack(struct att *a) {
-    const struct att_job *j = a->j;
+    size_t size = dtype_size(a->j->dtype); /* in the cache */
     const char *const *row = a->row;
     for (int32_t i = 0; i < a->n_valid; i += W)
-        pack_any(kv_kind(j->dtype), a->k + (size_t)i * (size_t)a->d, row + i, 0, a->d, row[i], 0);
+        pack_any(kv_kind(a->t), a->k + (size_t)i * (size_t)a->d, row + i, 0, a->d, row[i], 0);
     for (int32_t i = 0; i < a->n_valid; i++) {
         const char *v = v_row(a, row[i]);
         float *to = (float *)(void *)(a->v + (size_t)i * W);
         for (int32_t c = 0; c < a->d; c += W, to += ATT_BLOCK * W)
-            load(to, elem_at(v, j->dtype, c), j->dtype, a->d - c < W ? a->d - c : W);
-        for (int32_t c = 0; c < a->d; c += W) att_prefetch(a, i, c, dtype_size(j->dtype));
+            load(to, elem_at(v, a->t, c), a->t, a->d - c < W ? a->d - c : W);
+        for (int32_t c = 0; c < a->d; c += W) att_prefetch(a, i, c, size);
     }
 }
 
@@ -134,7 +159,7 @@ static void att_scores_direct(struct att *a) {
         struct cols c = {.ahead_on = 0};
         memcpy(c.row, a->row + i, DIRECT_COLS * sizeof *a->row);
         const char *ahead = a->row[i]; /* att_values_m prefetches */
-        direct_any(kv_kind(a->j->dtype), a->rows, &c, &s, out, &ahead);
+        direct_any(kv_kind(a->t), a->rows, &c, &s, out, &ahead);
         for (int32_t r = 0; r < a->rows; r++)
             memcpy(a->s + r * ATT_BLOCK + i, out + r * DIRECT_COLS, DIRECT_COLS * sizeof *out);
     }
@@ -151,7 +176,7 @@ INLINE void att_values_m(struct att *a, int32_t m, enum dtype t) {
         }
         for (int32_t k = 0; k < a->n_valid; k++) {
             const char *v = elem_at(v_row(a, a->row[k]), t, c);
-            att_prefetch(a, k, c, dtype_size(t));
+            att_prefetch(a, k, c, dtype_size(a->j->dtype));
             vf x[NR];
             if (n >= W) {
                 UNROLL
@@ -185,9 +210,9 @@ INLINE void att_values_m(struct att *a, int32_t m, enum dtype t) {
     }
 
 static void att_values_direct(struct att *a) {
-    if (a->j->dtype == DT_BF16) {
+    if (a->t == DT_BF16) {
         VALUES_CASES(DT_BF16)
-    } else if (a->j->dtype == DT_F16) {
+    } else if (a->t == DT_F16) {
         VALUES_CASES(DT_F16)
     } else {
         VALUES_CASES(DT_F32)

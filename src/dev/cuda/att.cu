@@ -56,22 +56,26 @@ void k_att_plain(struct tabs t, struct att_args a, int32_t tokens, cudaStream_t 
     BY_DTYPE(a.a, plain_launch<A>(t, a, tokens, stream));
 }
 
+static const struct att_kernels *const fast[] = {&att_bf16, &att_f16, &att_bf16_fp8, &att_f16_fp8};
+
+static const struct att_kernels *fast_for(const struct att_args *a) {
+    for (const struct att_kernels *k : fast)
+        if (k->a == a->a && k->kv == a->kv_dtype) return k;
+    return nullptr;
+}
+
 bool att_fast_takes(const struct att_args *a) {
     int d = a->head_dim;
-    return a->a != DT_F32 && a->kv_dtype == a->a && a->n_heads / a->n_kv_heads <= 16 && (d == 32 || d == 64 || d == 96 || d == 128 || d == 256);
+    return fast_for(a) && a->n_heads / a->n_kv_heads <= 16 && (d == 32 || d == 64 || d == 96 || d == 128 || d == 256);
 }
 
-void k_att_fi(struct tabs t, struct att_args a, cudaStream_t stream) {
-    if (a.a == DT_BF16) att_fi_bf16(t, a, stream);
-    else att_fi_f16(t, a, stream);
-}
-
-void k_att_fa(struct tabs t, struct att_args a, cudaStream_t stream) {
-    if (a.a == DT_BF16) att_fa_bf16(t, a, stream);
-    else att_fa_f16(t, a, stream);
-}
+void k_att_fi(struct tabs t, struct att_args a, cudaStream_t stream) { fast_for(&a)->fi(t, a, stream); }
+void k_att_fa(struct tabs t, struct att_args a, cudaStream_t stream) { fast_for(&a)->fa(t, a, stream); }
 
 int att_init(void) {
-    int bad = att_init_bf16();
-    return bad ? bad : att_init_f16();
+    for (const struct att_kernels *k : fast) {
+        int bad = k->init();
+        if (bad) return bad;
+    }
+    return 0;
 }

@@ -3,7 +3,7 @@
 #define MINISGL_DEV_CUDA_ATT_H
 #include "dev/cuda/kernel.h"
 #include "dev/cuda/launch.h"
-#include "dev/cuda/mma.h"
+#include "dev/cuda/att_kv.h"
 
 template <class T> __device__ __forceinline__ const T *block_part(const struct step_head *h, uint32_t at) {
     return reinterpret_cast<const T *>(reinterpret_cast<const char *>(h) + at);
@@ -22,14 +22,13 @@ __device__ __forceinline__ int first_seen(const struct att_args &a, int pos) {
 
 #define LOG2E 1.4426950408889634f
 
-/* The files att_bf16.cu and att_f16.cu make these from att_fi.h and att_fa.h. */
-extern "C" {
-void att_fi_bf16(struct tabs t, struct att_args a, cudaStream_t stream);
-void att_fi_f16(struct tabs t, struct att_args a, cudaStream_t stream);
-void att_fa_bf16(struct tabs t, struct att_args a, cudaStream_t stream);
-void att_fa_f16(struct tabs t, struct att_args a, cudaStream_t stream);
-int att_init_bf16(void);
-int att_init_f16(void);
-}
+/* One pair of activations' and cache's dtypes; the files att_*.cu make them from att_fi.h and att_fa.h, so that make compiles them side by side. */
+struct att_kernels {
+    enum dtype a, kv;
+    void (*fi)(struct tabs t, struct att_args a, cudaStream_t stream);
+    void (*fa)(struct tabs t, struct att_args a, cudaStream_t stream);
+    int (*init)(void); /* a cudaError_t */
+};
+extern const struct att_kernels att_bf16, att_f16, att_bf16_fp8, att_f16_fp8;
 
 #endif

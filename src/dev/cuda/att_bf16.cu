@@ -1,10 +1,10 @@
-/* att_bf16.cu: the fast attention kernels for bf16. A file of its own, so that make compiles it beside the other. */
+/* att_bf16.cu: the fast attention kernels for bf16. No state but what fi_init keeps. */
 #include "dev/cuda/att_fa.h"
 #include "dev/cuda/att_fi.h"
 
-void att_fi_bf16(struct tabs t, struct att_args a, cudaStream_t stream) { fi_by_size<bf16>(t, a, stream); }
-void att_fa_bf16(struct tabs t, struct att_args a, cudaStream_t stream) { fa_by_size<bf16>(t, a, stream); }
-int att_init_bf16(void) {
-    int bad = fa_init<bf16>();
-    return bad ? bad : fi_init<bf16>();
+static int init(void) {
+    int bad = fa_init<bf16, bf16>();
+    return bad ? bad : fi_init<bf16, bf16>();
 }
+
+const struct att_kernels att_bf16 = {DT_BF16, DT_BF16, fi_by_size<bf16, bf16>, fa_by_size<bf16, bf16>, init};

@@ -10,23 +10,27 @@
 
 enum { FI_WARPS = 4, FI_TILE = 16 };
 
-template <int D> constexpr int fi_stages = D <= 128 ? 3 : 2;
-template <int D> constexpr size_t fi_shared = (size_t)FI_WARPS * fi_stages<D> * 2 * FI_TILE * (D + 8) * 2;
+/* A stage of fp8 is half as long, so there are more: what is under way keeps the memory busy. */
+template <class C, int D> constexpr int fi_stages = D <= 128 ? (sizeof(C) == 1 ? 5 : 3) : (sizeof(C) == 1 ? 3 : 2);
+template <class C, int D> struct fi_row { /* of shared memory, padded by 16 bytes: no bank conflicts */
+    typedef C type[D + 16 / sizeof(C)];
+};
+template <class C, int D> constexpr size_t fi_shared = (size_t)FI_WARPS * fi_stages<C, D> * 2 * FI_TILE * sizeof(typename fi_row<C, D>::type);
 
 /* A tile of K and V into one stage of a warp's ring. Rows after `last` are copies of it: their weights are zero. */
-template <class A, int D>
-__device__ __forceinline__ void fi_load(A (*to)[D + 8], const struct att_args &a, const int32_t *pages, int kh, size_t v_at, int base, int last) {
-    constexpr int CHUNKS = D / 8, ALL = FI_TILE * CHUNKS;
+template <class C, int D>
+__device__ __forceinline__ void fi_load(typename fi_row<C, D>::type *to, const struct att_args &a, const int32_t *pages, int kh, size_t v_at, int base, int last) {
+    constexpr int PART = 16 / sizeof(C), CHUNKS = D / PART, ALL = FI_TILE * CHUNKS;
     const int lane = threadIdx.x % 32;
     const bool one_page = a.page_shift >= 4 && base + FI_TILE - 1 <= last;
     size_t first = one_page ? kv_at(a, pages, kh, base) : 0;
 #pragma unroll
     for (int i = 0; i < (ALL + 31) / 32; i++) {
-        int at = i * 32 + lane, row = at / CHUNKS, chunk = at % CHUNKS * 8;
+        int at = i * 32 + lane, row = at / CHUNKS, chunk = at % CHUNKS * PART;
         if (ALL % 32 && at >= ALL) break;
         size_t from = one_page ? first + row * D : kv_at(a, pages, kh, base + row < last ? base + row : last);
-        copy16(&to[row][chunk], (const A *)a.kv + from + chunk, true);
-        copy16(&to[FI_TILE + row][chunk], (const A *)a.kv + from + v_at + chunk, true);
+        copy16(&to[row][chunk], (const C *)a.kv + from + chunk, true);
+        copy16(&to[FI_TILE + row][chunk], (const C *)a.kv + from + v_at + chunk, true);
     }
 }
 
@@ -42,13 +46,15 @@ template <class A> __device__ __forceinline__ void fi_mma(float (&c)[4], unsigne
     mma(c, a0, a1, a2, a3, b0, b1, A());
 }
 
-template <class A, int D, bool HALF> __global__ void __launch_bounds__(FI_WARPS * 32) fi_kernel(struct tabs t, struct att_args a) {
+template <class A, class C, int D, bool HALF> __global__ void __launch_bounds__(FI_WARPS * 32) fi_kernel(struct tabs t, struct att_args a) {
     early();
-    constexpr int ROWS = HALF ? 8 : 16, NR = HALF ? 1 : 2, STEPS = D / 16, NT = D / 8, STAGES = fi_stages<D>;
+    typedef kv_frags<A, C> frags;
+    typedef typename frags::M M;
+    constexpr int ROWS = HALF ? 8 : 16, NR = HALF ? 1 : 2, STEPS = D / 16, NT = D / 8, STAGES = fi_stages<C, D>, EACH = frags::STEPS;
     extern __shared__ __align__(16) char shared[];
     __shared__ float s_m[FI_WARPS][ROWS], s_l[FI_WARPS][ROWS];
     __shared__ int s_last, s_next;
-    typedef A row_t[D + 8];
+    typedef typename fi_row<C, D>::type row_t;
     const struct step_head *h = t.head;
     const int K = a.n_kv_heads, G = a.n_heads / K, lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, c = lane % 4;
     const int units = h->n_fi * K;
@@ -66,18 +72,18 @@ template <class A, int D, bool HALF> __global__ void __launch_bounds__(FI_WARPS 
         int ahead = from;
 #pragma unroll
         for (int i = 0; i < STAGES - 1; i++, ahead += FI_WARPS * FI_TILE) {
-            if (ahead < it.end) fi_load<A, D>(ring + i * 2 * FI_TILE, a, pages, kh, v_at, ahead, last);
+            if (ahead < it.end) fi_load<C, D>(ring + i * 2 * FI_TILE, a, pages, kh, v_at, ahead, last);
             copy_commit();
         }
         unsigned q[STEPS][2 * NR];
 #pragma unroll
         for (int r = 0; r < NR; r++) {
-            const A *p = (const A *)a.q + (size_t)s.first * a.ldq + (size_t)(kh * G + g + 8 * r) * D + 2 * c;
+            const A *p = (const A *)a.q + (size_t)s.first * a.ldq + (size_t)(kh * G + g + 8 * r) * D;
             bool real = g + 8 * r < G;
 #pragma unroll
             for (int j = 0; j < STEPS; j++) {
-                q[j][r] = real ? *reinterpret_cast<const unsigned *>(p + 16 * j) : 0;
-                q[j][NR + r] = real ? *reinterpret_cast<const unsigned *>(p + 16 * j + 8) : 0;
+                q[j][r] = real ? frags::q(*reinterpret_cast<const unsigned *>(p + 16 * j + frags::q_at(c, 0))) : 0;
+                q[j][NR + r] = real ? frags::q(*reinterpret_cast<const unsigned *>(p + 16 * j + frags::q_at(c, 1))) : 0;
             }
         }
         float m[NR], l[NR], o[NT][2 * NR];
@@ -89,7 +95,7 @@ template <class A, int D, bool HALF> __global__ void __launch_bounds__(FI_WARPS 
             for (int r = 0; r < 2 * NR; r++) o[j][r] = 0;
         int stage = 0, fill = STAGES - 1;
         for (int base = from; base < it.end; base += FI_WARPS * FI_TILE) {
-            if (ahead < it.end) fi_load<A, D>(ring + fill * 2 * FI_TILE, a, pages, kh, v_at, ahead, last);
+            if (ahead < it.end) fi_load<C, D>(ring + fill * 2 * FI_TILE, a, pages, kh, v_at, ahead, last);
             copy_commit();
             ahead += FI_WARPS * FI_TILE;
             fill = fill + 1 == STAGES ? 0 : fill + 1;
@@ -103,11 +109,15 @@ template <class A, int D, bool HALF> __global__ void __launch_bounds__(FI_WARPS 
 #pragma unroll
                 for (int i = 0; i < 2 * NR; i++) sc[r][i] = 0;
 #pragma unroll
-            for (int j = 0; j < STEPS; j++) {
-                unsigned kb[4];
-                ldsm4(kb, &k[lane % 8 + lane / 16 * 8][j * 16 + lane / 8 % 2 * 8]);
-                fi_mma<A>(sc[0], q[j][0], q[j][NR - 1], q[j][NR], q[j][2 * NR - 1], kb[0], kb[1]);
-                fi_mma<A>(sc[1], q[j][0], q[j][NR - 1], q[j][NR], q[j][2 * NR - 1], kb[2], kb[3]);
+            for (int i = 0; i < STEPS / EACH; i++) {
+                unsigned kb[EACH][4];
+                frags::k(kb, &k[lane % 8 + lane / 16 * 8][EACH * (i * 16 + lane / 8 % 2 * 8)]);
+#pragma unroll
+                for (int e = 0; e < EACH; e++) {
+                    int j = i * EACH + e;
+                    fi_mma<M>(sc[0], q[j][0], q[j][NR - 1], q[j][NR], q[j][2 * NR - 1], kb[e][0], kb[e][1]);
+                    fi_mma<M>(sc[1], q[j][0], q[j][NR - 1], q[j][NR], q[j][2 * NR - 1], kb[e][2], kb[e][3]);
+                }
             }
             unsigned p[2][NR]; /* [8 positions][rows]: the weights as an A fragment */
 #pragma unroll
@@ -133,15 +143,19 @@ template <class A, int D, bool HALF> __global__ void __launch_bounds__(FI_WARPS 
                 for (int r = 0; r < 2; r++) {
                     float x = exp2f(sc[r][2 * n] - use), y = exp2f(sc[r][2 * n + 1] - use);
                     l[n] += x + y;
-                    p[r][n] = pair_of(x, y, A());
+                    p[r][n] = pair_of(x, y, M());
                 }
             }
 #pragma unroll
-            for (int j = 0; j < D / 16; j++) {
-                unsigned vb[4];
-                ldsm4_trans(vb, &v[lane % 16][j * 16 + lane / 16 * 8]);
-                fi_mma<A>(o[2 * j], p[0][0], p[0][NR - 1], p[1][0], p[1][NR - 1], vb[0], vb[1]);
-                fi_mma<A>(o[2 * j + 1], p[0][0], p[0][NR - 1], p[1][0], p[1][NR - 1], vb[2], vb[3]);
+            for (int i = 0; i < STEPS / EACH; i++) {
+                unsigned vb[EACH][4];
+                frags::v(vb, &v[lane % 16][EACH * (i * 16 + lane / 16 * 8)]);
+#pragma unroll
+                for (int e = 0; e < EACH; e++) {
+                    int j = i * EACH + e;
+                    fi_mma<M>(o[2 * j], p[0][0], p[0][NR - 1], p[1][0], p[1][NR - 1], vb[e][0], vb[e][1]);
+                    fi_mma<M>(o[2 * j + 1], p[0][0], p[0][NR - 1], p[1][0], p[1][NR - 1], vb[e][2], vb[e][3]);
+                }
             }
             __syncwarp(); /* before the next copy lands in this stage */
         }
@@ -167,7 +181,7 @@ template <class A, int D, bool HALF> __global__ void __launch_bounds__(FI_WARPS 
                 for (int j = 0; j < NT; j++)
 #pragma unroll
                     for (int i = 0; i < 2 * NR; i++) {
-                        int d = j * 8 + 2 * c + (i & 1), row = g + 8 * (i >> 1);
+                        int d = frags::col(j, c, i & 1), row = g + 8 * (i >> 1);
                         float x = o[j][i] * shrink[i >> 1];
                         s_out[row][d] = w == 0 ? x : s_out[row][d] + x;
                     }
@@ -232,39 +246,39 @@ template <class A, int D, bool HALF> __global__ void __launch_bounds__(FI_WARPS 
 }
 
 /* Blocks that an SM holds at once; written by fi_init, when a device is opened. */
-template <class A, int D, bool HALF> static int fi_resident = 1;
+template <class A, class C, int D, bool HALF> static int fi_resident = 1;
 
-template <class A, int D> static void fi_launch(struct tabs t, struct att_args a, cudaStream_t stream) {
-    int fits = a.n_sms * (a.n_heads / a.n_kv_heads <= 8 ? fi_resident<A, D, true> : fi_resident<A, D, false>);
+template <class A, class C, int D> static void fi_launch(struct tabs t, struct att_args a, cudaStream_t stream) {
+    int fits = a.n_sms * (a.n_heads / a.n_kv_heads <= 8 ? fi_resident<A, C, D, true> : fi_resident<A, C, D, false>);
     if (a.grid > fits) a.grid = fits;
-    if (a.n_heads / a.n_kv_heads <= 8) launch(fi_kernel<A, D, true>, a.grid, FI_WARPS * 32, fi_shared<D>, stream, t, a);
-    else launch(fi_kernel<A, D, false>, a.grid, FI_WARPS * 32, fi_shared<D>, stream, t, a);
+    if (a.n_heads / a.n_kv_heads <= 8) launch(fi_kernel<A, C, D, true>, a.grid, FI_WARPS * 32, fi_shared<C, D>, stream, t, a);
+    else launch(fi_kernel<A, C, D, false>, a.grid, FI_WARPS * 32, fi_shared<C, D>, stream, t, a);
 }
 
-template <class A> static void fi_by_size(struct tabs t, struct att_args a, cudaStream_t stream) {
+template <class A, class C> static void fi_by_size(struct tabs t, struct att_args a, cudaStream_t stream) {
     switch (a.head_dim) {
-    case 32: fi_launch<A, 32>(t, a, stream); break;
-    case 64: fi_launch<A, 64>(t, a, stream); break;
-    case 96: fi_launch<A, 96>(t, a, stream); break;
-    case 128: fi_launch<A, 128>(t, a, stream); break;
-    case 256: fi_launch<A, 256>(t, a, stream); break;
+    case 32: fi_launch<A, C, 32>(t, a, stream); break;
+    case 64: fi_launch<A, C, 64>(t, a, stream); break;
+    case 96: fi_launch<A, C, 96>(t, a, stream); break;
+    case 128: fi_launch<A, C, 128>(t, a, stream); break;
+    case 256: fi_launch<A, C, 256>(t, a, stream); break;
     }
 }
 
-template <class A, int D> static int fi_allow(void) {
-    int bad = cudaFuncSetAttribute(fi_kernel<A, D, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)fi_shared<D>);
-    if (!bad) bad = cudaFuncSetAttribute(fi_kernel<A, D, false>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)fi_shared<D>);
-    if (!bad) bad = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&fi_resident<A, D, true>, fi_kernel<A, D, true>, FI_WARPS * 32, fi_shared<D>);
-    if (!bad) bad = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&fi_resident<A, D, false>, fi_kernel<A, D, false>, FI_WARPS * 32, fi_shared<D>);
+template <class A, class C, int D> static int fi_allow(void) {
+    int bad = cudaFuncSetAttribute(fi_kernel<A, C, D, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)fi_shared<C, D>);
+    if (!bad) bad = cudaFuncSetAttribute(fi_kernel<A, C, D, false>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)fi_shared<C, D>);
+    if (!bad) bad = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&fi_resident<A, C, D, true>, fi_kernel<A, C, D, true>, FI_WARPS * 32, fi_shared<C, D>);
+    if (!bad) bad = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&fi_resident<A, C, D, false>, fi_kernel<A, C, D, false>, FI_WARPS * 32, fi_shared<C, D>);
     return bad;
 }
 
-template <class A> static int fi_init(void) {
-    int bad = fi_allow<A, 32>();
-    if (!bad) bad = fi_allow<A, 64>();
-    if (!bad) bad = fi_allow<A, 96>();
-    if (!bad) bad = fi_allow<A, 128>();
-    return bad ? bad : fi_allow<A, 256>();
+template <class A, class C> static int fi_init(void) {
+    int bad = fi_allow<A, C, 32>();
+    if (!bad) bad = fi_allow<A, C, 64>();
+    if (!bad) bad = fi_allow<A, C, 96>();
+    if (!bad) bad = fi_allow<A, C, 128>();
+    return bad ? bad : fi_allow<A, C, 256>();
 }
 
 #endif

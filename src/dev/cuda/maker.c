@@ -154,9 +154,9 @@ static void set_sizes(struct dev *d, const struct dev_shape *s) {
     buffer_widths(s, d->width);
 }
 
-/* Counts with activations of 2 bytes, or 4 with an f32 cache; experts' buffers, which the shape does not tell, come on top. */
+/* Experts' buffers, which the shape does not tell, come on top. */
 static void cuda_plan(const struct dev *d, const struct dev_shape *s, size_t *kv_bytes, size_t *other_bytes) {
-    struct dev count = {.n_sms = d ? d->n_sms : 132, .act = s->kv_dtype, .args.n_ranks = 1};
+    struct dev count = {.n_sms = d ? d->n_sms : 132, .act = s->dtype, .args.n_ranks = 1};
     struct arena a = {0};
     while (count.args.n_ranks < P2P_RANKS && s->vocab * (int64_t)count.args.n_ranks < s->vocab_total) count.args.n_ranks *= 2;
     set_sizes(&count, s);
@@ -213,11 +213,12 @@ static int check_op(const struct dev *d, const struct op *o, int32_t at, struct 
 
 /* ---- load ---- */
 
-/* Activations are in the dtype of the first matrix that multiplies; other matrices are brought to it. */
+/* Activations are in the dtype that is wished for, or that of the first matrix that multiplies; other matrices are brought to it. */
 static enum dtype activation_dtype(const struct dev_shape *s, const struct dev_program *p) {
+    if (s->convert) return s->dtype;
     for (int32_t i = 0; i < p->n_ops; i++)
         if (p->ops[i].kind == OP_LINEAR || p->ops[i].kind == OP_MOE) return p->ops[i].w[0].dtype;
-    return s->kv_dtype;
+    return s->dtype;
 }
 
 static void unload(struct dev *d) {

@@ -1,11 +1,13 @@
 /* upload.c: the program's weights to the device. First the places are laid out (weights that stand side by side become one matrix,
  * views that are used twice one copy), then reader threads copy chunk after chunk: from the mapped file into a pinned buffer, and
  * from there to the GPU, each thread with two buffers and a stream of its own. Nothing else of the weights is kept on the host.
+ * Another dtype is converted to on the way; a number that becomes infinite by that ends the upload.
  * The reader threads belong to upload() and are joined before it returns. */
 #include "base/mem.h"
 #include "dev/cpu/half.h"
 #include "dev/cuda/cuda.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -152,6 +154,7 @@ struct readers {
     size_t copy;
     int64_t row;
     atomic_int failed; /* a cudaError_t */
+    _Atomic(const void *) too_large; /* data of a weight that its new dtype cannot hold */
 };
 
 struct chunk {
@@ -165,7 +168,7 @@ static size_t row_bytes(const struct copy *c) { return (size_t)c->ld * dtype_siz
 
 static bool next_chunk(struct readers *r, struct chunk *out) {
     pthread_mutex_lock(&r->lock);
-    bool any = r->copy < r->p->n && !atomic_load(&r->failed);
+    bool any = r->copy < r->p->n && !atomic_load(&r->failed) && !atomic_load(&r->too_large);
     if (any) {
         const struct copy *c = &r->p->copies[r->copy];
         int64_t fit = (int64_t)(CHUNK / row_bytes(c)), left = rows_of(c) - r->row;
@@ -177,13 +180,33 @@ static bool next_chunk(struct readers *r, struct chunk *out) {
     return any;
 }
 
+static bool to_f16(uint16_t *to, const char *src, enum dtype from, int64_t n) {
+    float most = 0;
+    for (int64_t i = 0; i < n; i++) {
+        float x = from == DT_BF16 ? bf16_to_f32(((const uint16_t *)(const void *)src)[i]) : ((const float *)(const void *)src)[i];
+        float size = f32_of_bits(bits_of_f32(x) & 0x7fffffff);
+        if (size > most && size < INFINITY) most = size;
+        to[i] = f32_to_f16(x);
+    }
+    return most < 65520; /* half way from the largest to the next */
+}
+
+/* false: a number does not fit. */
+static bool convert(char *to, enum dtype t, const char *src, enum dtype from, int64_t n) {
+    if (from == t) memcpy(to, src, (size_t)n * dtype_size(t));
+    else if (t == DT_F16) return to_f16((uint16_t *)(void *)to, src, from, n);
+    else if (t == DT_F32 && from == DT_BF16)
+        for (int64_t i = 0; i < n; i++) ((float *)(void *)to)[i] = bf16_to_f32(((const uint16_t *)(const void *)src)[i]);
+    else
+        for (int64_t i = 0; i < n; i++) store_any(to, t, (size_t)i, load_any(src, from, (size_t)i));
+    return true;
+}
+
 /* Part of a row into the pinned buffer, in the dtype of the device. */
-static void stage(char *to, const struct copy *c, int64_t row, int64_t from, int64_t n) {
+static void stage(struct readers *r, char *to, const struct copy *c, int64_t row, int64_t from, int64_t n) {
     int64_t k = columns_of(c), real = from + n < k ? n : k > from ? k - from : 0;
     const char *src = (const char *)c->from.data + (size_t)(row * c->from.ld + from) * dtype_size(c->from.dtype);
-    if (c->from.dtype == c->to) memcpy(to, src, (size_t)real * dtype_size(c->to));
-    else
-        for (int64_t i = 0; i < real; i++) store_any(to, c->to, (size_t)i, load_any(src, c->from.dtype, (size_t)i));
+    if (!convert(to, c->to, src, c->from.dtype, real)) atomic_store(&r->too_large, c->from.data);
     memset(to + (size_t)real * dtype_size(c->to), 0, (size_t)(n - real) * dtype_size(c->to));
 }
 
@@ -207,13 +230,13 @@ static cudaError_t send_chunk(struct readers *r, struct reader *w, const struct 
     char *to = r->d->weights + c->at + (size_t)k->row * bytes;
     if (bytes <= CHUNK) {
         cudaError_t rc = cudaEventSynchronize(w->free[w->turn]);
-        for (int64_t i = 0; i < k->rows; i++) stage(w->buffer[w->turn] + (size_t)i * bytes, c, k->row + i, 0, c->ld);
+        for (int64_t i = 0; i < k->rows; i++) stage(r, w->buffer[w->turn] + (size_t)i * bytes, c, k->row + i, 0, c->ld);
         return rc ? rc : send(w, to, (size_t)k->rows * bytes);
     }
     for (int64_t at = 0, n; at < c->ld; at += n) { /* one row that is longer than a buffer */
         n = c->ld - at < (int64_t)(CHUNK / size) ? c->ld - at : (int64_t)(CHUNK / size);
         cudaError_t rc = cudaEventSynchronize(w->free[w->turn]);
-        stage(w->buffer[w->turn], c, k->row, at, n);
+        stage(r, w->buffer[w->turn], c, k->row, at, n);
         if (!rc) rc = send(w, to + (size_t)at * size, (size_t)n * size);
         if (rc) return rc;
     }
@@ -249,6 +272,12 @@ static void *read_chunks(void *arg) {
     return NULL;
 }
 
+static int refuse_large(const struct dev *d, const void *data, struct err *e) {
+    char name[160] = "a weight";
+    if (d->shape.weight_name) d->shape.weight_name(d->shape.weight_arg, data, name, sizeof name);
+    return err_input(e, "tensor %s has numbers that float16 cannot hold (its largest is 65504): use --dtype bfloat16 or float32", name);
+}
+
 int upload(struct dev *d, struct err *e) {
     struct plan p = {.d = d, .act = d->act};
     lay_out(&p);
@@ -261,5 +290,6 @@ int upload(struct dev *d, struct err *e) {
     while (n) pthread_join(helpers[--n], NULL);
     pthread_mutex_destroy(&r.lock);
     free(p.copies);
+    if (atomic_load(&r.too_large)) return refuse_large(d, atomic_load(&r.too_large), e);
     return cuda_ok(d, (cudaError_t)atomic_load(&r.failed), "copying the weights", e);
 }
