@@ -58,7 +58,7 @@ int probe_engine(struct engine **out, const struct probe *p, const struct probe_
     static const char *const exact[] = {"avx512", "avx2", "generic"};
     const struct options *o = p->options;
     struct engine_args a = {.config = &p->config, .weights = n_ranks > 1 ? p->part : &p->whole, .n_ranks = n_ranks, .maker = on == PROBE_TESTED ? p->maker : &dev_cpu,
-                            .limits = s->limits, .max_len = s->max_len, .page_size = s->page_size, .n_pages = s->n_pages, .kv_dtype = p->config.dtype,
+                            .limits = s->limits, .max_len = s->max_len, .page_size = s->page_size, .n_pages = s->n_pages, .dtype = p->config.dtype, .kv_dtype = p->config.dtype,
                             .comm_timeout_ns = (uint64_t)o->comm_timeout * 1000000000, .broken = die};
     a.dev = (struct dev_args){.n_ranks = n_ranks, .n_threads = p->n_threads / n_ranks > 1 ? p->n_threads / n_ranks : 1, .gpus = p->gpus,
                               .decode_fa = !strcmp(o->attention, "fa"), .graph_max = (int32_t)o->cuda_graph_max_bs};

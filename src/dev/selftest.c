@@ -214,7 +214,7 @@ static void linear_case(struct test *t, const struct lin_case *c, enum dtype dt,
     s.hidden = c->k;
     s.ffn = (n + 1) / 2;
     s.vocab = n;
-    s.kv_dtype = dt;
+    s.dtype = s.kv_dtype = dt;
     struct job j;
     if (!job_open(&j, t, &s, &op, 1)) {
         size_t width = out == BUF_LOGITS ? (size_t)n : 2 * (size_t)s.ffn;
@@ -249,7 +249,7 @@ static void linear_test(struct test *t) {
 static void norm_case(struct test *t, int32_t width, int32_t rows, enum dtype dt) {
     struct dev_shape s = small_shape();
     s.hidden = width;
-    s.kv_dtype = dt;
+    s.dtype = s.kv_dtype = dt;
     struct view w = roll_weight(&t->dice, 1, width, 0, dt, 1);
     struct op op = {.kind = OP_NORM, .layer = -1, .in = BUF_H, .in2 = BUF_Y, .out = BUF_X, .eps = 1e-6f, .w = {w}};
     struct job j;
@@ -271,7 +271,7 @@ static void norm_case(struct test *t, int32_t width, int32_t rows, enum dtype dt
 static void silu_case(struct test *t, int32_t width, int32_t rows, enum dtype dt) {
     struct dev_shape s = small_shape();
     s.ffn = width;
-    s.kv_dtype = dt;
+    s.dtype = s.kv_dtype = dt;
     struct op op = {.kind = OP_SILU_MUL, .layer = -1, .in = BUF_GU, .out = BUF_FF};
     struct job j;
     if (job_open(&j, t, &s, &op, 1)) return;
@@ -303,7 +303,7 @@ static void embed_case(struct test *t, int32_t vocab, int32_t width, enum dtype 
     struct dev_shape s = small_shape();
     s.vocab = vocab;
     s.hidden = width;
-    s.kv_dtype = dt;
+    s.dtype = s.kv_dtype = dt;
     struct view w = roll_weight(&t->dice, vocab, width, 3, dt, 1), one = roll_weight(&t->dice, 1, width, 0, dt, 1);
     struct op ops[] = {{.kind = OP_EMBED, .layer = -1, .out = BUF_H, .w = {w}},
                        {.kind = OP_NORM, .layer = -1, .in = BUF_H, .out = BUF_X, .w = {one}, .eps = 1e-6f},
@@ -422,7 +422,7 @@ static void att_test(struct test *t) {
 
 static void moe_case(struct test *t, int32_t E, int32_t F, int32_t X, int32_t top, int32_t T, bool norm, enum dtype dt) {
     struct dev_shape s = small_shape();
-    s.hidden = E, s.ffn = F, s.kv_dtype = dt;
+    s.hidden = E, s.ffn = F, s.dtype = s.kv_dtype = dt;
     struct view *experts = mem_zalloc(3 * (size_t)X, sizeof *experts), router = roll_weight(&t->dice, X, E, 1, dt, 1);
     for (int e = 0; e < X; e++) {
         experts[3 * e] = roll_weight(&t->dice, F, E, 0, dt, 1);
@@ -576,7 +576,7 @@ static void model_init(struct model *m, struct dice *d, enum dtype dt) {
     emit(m, OP_LINEAR, BUF_ROWS, BUF_LOGITS, m->embed);
     emit(m, OP_SAMPLE, BUF_LOGITS, BUF_NONE, (struct view){0});
     m->shape = (struct dev_shape){.n_layers = 2, .n_heads = MH, .n_kv_heads = MK, .head_dim = MD, .hidden = ME, .ffn = MF, .vocab = MV,
-                                  .max_len = 256, .page_size = 16, .n_pages = 16 * 7, .kv_dtype = dt,
+                                  .max_len = 256, .page_size = 16, .n_pages = 16 * 7, .dtype = dt, .kv_dtype = dt,
                                   .limits = {.max_tokens = 200, .max_seqs = 6, .max_pages = 128},
                                   .rope = {.dim = MD, .inv_freq = m->inv, .scale = 1}};
 }
