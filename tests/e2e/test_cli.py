@@ -17,7 +17,8 @@ def run(*args, stdin="", timeout=120):
 
 @pytest.mark.parametrize("args, says", [
     (["--model", "/nonexistent"], "/nonexistent"), (["--model", "Qwen/Nothing"], "Qwen/Nothing"), (["--port", "70000"], "70000"),
-    (["--tp", "3"], "--tp"), (["--dtype", "float16"], "bfloat16"), (["--nonsense"], "--nonsense"),
+    (["--tp", "3"], "--tp"), (["--dtype", "float16", "--device", "cpu"], "bfloat16"), (["--dtype", "fp8"], "float16"),
+    (["--kv-cache-dtype", "fp8_e5m2"], "fp8_e4m3"), (["--kv-cache-dtype", "int8"], "int8"), (["--nonsense"], "--nonsense"),
     (["--max-seq-len-override", "99999"], "1024"), (["--device", "cuda"], "CUDA"), (["--model", "Qwen/Qwen3-0.6B"], "--dummy-weight"),
     (["--chat-template", "/nonexistent"], "/nonexistent"), (["--host", "no.such.host.invalid"], "no.such.host.invalid"),
 ])
@@ -54,6 +55,25 @@ def test_wishes_of_the_model(tmp_path):
     greedy = run("generate", "--model", BUILTIN, stdin=json.dumps({**json.loads(line), "temperature": 0}) + "\n")
     assert r.returncode == 0 and "repetition_penalty 1.05" in r.stderr
     assert json.loads(r.stdout)["text"] == json.loads(greedy.stdout)["text"]  # min_p 1 leaves the likeliest token only
+
+
+def test_cache_formats():
+    """Half the bytes of a page for fp8, and an easy answer stays what it is; dummy weights come in any format."""
+    ask = json.dumps({"messages": [{"role": "user", "content": "Which port does the server use?"}], "temperature": 0, "logprobs": 0}) + "\n"
+    common = ["generate", "--model", BUILTIN, "--device", "cpu", "--num-pages", 5001]
+    size, replies = {}, {}
+    for name in ("auto", "bf16", "fp8", "float"):
+        r = run(*common, "--kv-cache-dtype", name, stdin=ask)
+        assert r.returncode == 0, r.stderr
+        size[name] = float(re.search(r"pages of 16 tokens, ([0-9.]+) GB", r.stderr)[1])
+        replies[name] = json.loads(r.stdout)
+    assert size["auto"] == size["bf16"] and size["fp8"] == pytest.approx(size["auto"] / 2, abs=0.01) and size["float"] == pytest.approx(2 * size["auto"], abs=0.01)
+    assert replies["auto"] == replies["bf16"]
+    assert len({r["text"] for r in replies.values()}) == 1
+    values = [[t["logprob"] for t in replies[name]["logprobs"]] for name in ("auto", "fp8")]
+    assert values[0] != values[1] and max(abs(a - b) for a, b in zip(*values)) < 0.5
+    r = run(*common, "--dtype", "half", "--dummy-weight", stdin=json.dumps({"prompt": "hi", "max_tokens": 1}) + "\n")
+    assert r.returncode == 0 and "float16 weights" in r.stderr
 
 
 def broken(tmp_path, change):
