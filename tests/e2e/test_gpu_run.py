@@ -48,10 +48,11 @@ MEMCHECK = """========= COMPUTE-SANITIZER
 
 
 def test_findings_of_the_sanitizer():
-    ours, theirs = right.findings(MEMCHECK)
+    ours, theirs = right.findings(MEMCHECK, "racecheck")
     assert len(ours) == 1 and "fi_kernel" in ours[0]
     assert len(theirs) == 1 and "nvjet_sm90" in theirs.pop()
-    assert right.findings("========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n") == ([], set())
+    assert len(right.findings(MEMCHECK, "memcheck")[0]) == 2
+    assert right.findings("========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n", "memcheck") == ([], set())
 
 
 NCU = '''==PROF== Connected
