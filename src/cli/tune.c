@@ -23,8 +23,8 @@ static void take(void *arg, const struct lintab_gpu *gpu, const struct lintab_ro
     struct tune *t = arg;
     lintab_put(&t->table, gpu, r);
     t->found++;
-    printf("{\"n\":%d,\"k\":%d,\"rows\":%d,\"bias\":%s,\"way\":\"%s\",\"us\":%.2f,\"library_us\":%.2f,\"first_choice_us\":%.2f}\n", r->shape.n, r->shape.k, r->rows,
-           r->shape.bias ? "true" : "false", names[r->way.kind], (double)r->us, (double)r->library_us, (double)r->first_us);
+    printf("{\"n\":%d,\"k\":%d,\"rows\":%d,\"bias\":%s,\"way\":\"%s\",\"us\":%.2f,\"cublaslt_us\":%.2f,\"own_us\":%.2f,\"gemv_us\":%.2f,\"first_choice_us\":%.2f}\n", r->shape.n, r->shape.k, r->rows,
+           r->shape.bias ? "true" : "false", names[r->way.kind], (double)r->us, (double)r->library_us, (double)r->own_us, (double)r->gemv_us, (double)r->first_us);
     fflush(stdout);
     if (r->first_us > 0) t->us += (double)r->us, t->first_us += (double)r->first_us;
 }

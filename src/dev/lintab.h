@@ -3,11 +3,11 @@
  *
  *     gpu 132 90 130100 NVIDIA H200
  *     4096 1024 bf16 bf16 0 64 lt 66 20 36 1 0 0 0 0 5 3.10 7.00
- *     4096 1024 bf16 bf16 0 16 own 128 4 2.40 6.90
+ *     4096 1024 bf16 bf16 0 16 own 128 4 2 2.40 6.90
  *
  * A gpu line: multiprocessors, compute capability, cublasLtGetVersion(), name. A row: n, k, dtype of x and w, dtype of y, bias or none (1, 0), rows;
  * then the way: `lt` cuBLASLt's configuration (id, tile, stages, split of k, reduction scheme, swizzle, custom option, inner shape, cluster
- * shape, as cublasLtMatmulAlgoConfigGetAttribute has them), `own` our kernel for few rows (tile of n, split of k), `gemv` our matrix-vector
+ * shape, as cublasLtMatmulAlgoConfigGetAttribute has them), `own` our kernel for few rows (tile of n, split of k, blocks a multiprocessor), `gemv` our matrix-vector
  * kernel; and last microseconds, its own and those of the library's first choice (0: it has none). Lines with # are comments. Rows are tuned at
  * some numbers of rows; others take the way of the next larger one.
  *
@@ -31,7 +31,7 @@ struct lintab_shape {
 
 enum lintab_kind { LINTAB_LT, LINTAB_OWN, LINTAB_GEMV };
 enum { LT_ID, LT_TILE, LT_STAGES, LT_SPLIT_K, LT_REDUCTION, LT_SWIZZLE, LT_CUSTOM, LT_INNER, LT_CLUSTER, LT_COUNT };
-enum { OWN_TILE, OWN_SPLIT, OWN_COUNT };
+enum { OWN_TILE, OWN_SPLIT, OWN_BLOCKS, OWN_COUNT };
 
 struct lintab_way {
     enum lintab_kind kind;
@@ -44,7 +44,7 @@ struct lintab_row {
     int32_t rows;
     struct lintab_way way;
     float us, first_us;
-    float library_us; /* of cuBLASLt's best way; not in files */
+    float library_us, own_us, gemv_us; /* of the best of each kind, at first sight, 0: none; not in files */
 };
 
 struct lintab_gpu {

@@ -16,11 +16,11 @@ static const char text[] = "# a comment\n"
                            "gpu 132 90 130100 NVIDIA H200\n"
                            "4096 1024 bf16 bf16 0 64 lt 66 20 36 1 0 0 0 0 5 3.10 7.00\n"
                            "\n"
-                           "4096 1024 bf16 bf16 0 16 own 128 4 2.40 6.90\r\n"
+                           "4096 1024 bf16 bf16 0 16 own 128 4 2 2.40 6.90\r\n"
                            "4096 1024 bf16 bf16 1 1 gemv 2.00 0\n"
                            "151936 1024 bf16 f32 0 16 lt 66 20 36 1 0 0 0 0 5 99 100\n"
                            "gpu 132 90 130100 NVIDIA H100 80GB HBM3\n"
-                           "4096 1024 bf16 bf16 0 64 own 64 2 4 5\n";
+                           "4096 1024 bf16 bf16 0 64 own 64 2 1 4 5\n";
 static const struct lintab_shape qkv = {.n = 4096, .k = 1024, .x = LINTAB_BF16, .y = LINTAB_BF16};
 
 static void read_it(struct lintab *t, const char *s, size_t n) {
@@ -100,7 +100,7 @@ static void bad_lines_are_named(void **state) {
     (void)state;
     static const char *const bad[] = {"4096 1024 bf16 bf16 0 64 gemv 1 1\n", "gpu 132 90 130100\n", "gpu 132 90 x NVIDIA\n", "gpu -1 90 1 A\n",
                                       "gpu 1 90 1 A\n1 1 bf16 int8 0 1 gemv 1 1\n", "gpu 1 90 1 A\n1 1 bf16 f32 2 1 gemv 1 1\n",
-                                      "gpu 1 90 1 A\n1 1 bf16 f32 0 1 magic 1 1\n", "gpu 1 90 1 A\n1 1 bf16 f32 0 1 own 1 1 1\n",
+                                      "gpu 1 90 1 A\n1 1 bf16 f32 0 1 magic 1 1\n", "gpu 1 90 1 A\n1 1 bf16 f32 0 1 own 1 1 1 1\n",
                                       "gpu 1 90 1 A\n1 1 bf16 f32 0 1 gemv 1 1 1\n", "gpu 1 90 1 A\n1 1 bf16 f32 0 1 gemv nan 1\n",
                                       "gpu 1 90 1 A\n99999999999 1 bf16 f32 0 1 gemv 1 1\n"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -40,7 +40,7 @@ struct algo {
     enum dtype y;
     bool bias;
     enum way way;
-    int32_t tile, split;       /* WAY_OWN */
+    struct own_way own;        /* WAY_OWN */
     cublasLtMatmulAlgo_t algo; /* WAY_LT */
 };
 

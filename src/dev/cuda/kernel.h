@@ -165,11 +165,15 @@ void k_linear_plain(struct plain_args a, cudaStream_t stream);
 enum { GEMV_ROWS = 4 };
 void k_gemv(struct plain_args a, cudaStream_t stream);
 
-/* The same for up to OWN_ROWS rows, by the matrix unit: a thread block computes `tile` outputs of all rows over a share of k, `split` blocks (a
- * cluster) add up theirs. Compute capability 9.0, and what own_takes says. */
+/* The same for up to OWN_ROWS rows, by the matrix unit: a thread block computes `tile` (32, 64, 128) outputs of all rows over a share of k, `split`
+ * (1, 2, 4, 8) blocks, a cluster, add up theirs; `blocks` (1, 2) of them fit on a multiprocessor, each with so much less room to read ahead.
+ * Compute capability 9.0, and what own_takes says. */
 enum { OWN_ROWS = 64 };
-bool own_takes(struct plain_args a, int32_t tile, int32_t split);
-void k_own(struct plain_args a, int32_t tile, int32_t split, cudaStream_t stream);
+struct own_way {
+    int32_t tile, split, blocks;
+};
+bool own_takes(struct plain_args a, struct own_way way);
+void k_own(struct plain_args a, struct own_way way, cudaStream_t stream);
 int own_init(void); /* shared memory limits; returns a cudaError_t */
 
 /* For tune.c. out[0] = the largest |y - ref|, out[1] = the largest |ref|; a NaN counts as infinite. Strides as in y. */

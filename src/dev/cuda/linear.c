@@ -209,8 +209,8 @@ bool linear_way(struct dev *d, const struct linear_args *a, const struct lintab_
     case LINTAB_LT: out->way = WAY_LT; return lt_way(d, a, way, &out->algo);
     case LINTAB_GEMV: out->way = WAY_GEMV; return gemv_takes(d, a);
     case LINTAB_OWN:
-        out->way = WAY_OWN, out->tile = way->v[OWN_TILE], out->split = way->v[OWN_SPLIT];
-        return d->capability >= 90 && own_takes(plain(d, a), out->tile, out->split);
+        out->way = WAY_OWN, out->own = (struct own_way){way->v[OWN_TILE], way->v[OWN_SPLIT], way->v[OWN_BLOCKS]};
+        return d->capability >= 90 && own_takes(plain(d, a), out->own);
     }
     return false;
 }
@@ -246,7 +246,7 @@ int linear_with(struct dev *d, const struct linear_args *a, const struct algo *c
     switch (c->way) {
     case WAY_PLAIN: k_linear_plain(plain(d, a), d->stream); return 0;
     case WAY_GEMV: k_gemv(plain(d, a), d->stream); return 0;
-    case WAY_OWN: k_own(plain(d, a), c->tile, c->split, d->stream); return 0;
+    case WAY_OWN: k_own(plain(d, a), c->own, d->stream); return 0;
     case WAY_LT: break;
     }
     struct sides s = sides_of(d, a, a->rows);

@@ -8,13 +8,16 @@
 
 #include <cooperative_groups.h>
 
-enum { THREADS = 256, BK = 64, CHUNKS = BK / 8, ROW_BYTES = BK * 2, SHARED_MAX = 104 * 1024, STAGES_MAX = 8, SPLIT_MAX = 8 };
+enum { THREADS = 256, BK = 64, CHUNKS = BK / 8, ROW_BYTES = BK * 2, STAGES_MAX = 12 };
 
-/* TILE outputs, ROWS rows (a multiple of 16); MT matrix tiles of 16 outputs a warp, WN warps along outputs, WK along k. */
-template <int TILE, int ROWS> struct shape {
+/* TILE outputs, ROWS rows (a multiple of 16), BLOCKS thread blocks a multiprocessor; MT matrix tiles of 16 outputs a warp, WN warps along
+ * outputs, WK along k. */
+template <int TILE, int ROWS, int BLOCKS> struct shape {
+    static constexpr int SHARED_MAX = 208 * 1024 / BLOCKS;
     static constexpr int MT = TILE >= 64 ? 2 : 1, WN = TILE / 16 / MT, WK = THREADS / 32 / WN, PITCH = TILE + 4;
     static constexpr int STAGE = (TILE + ROWS) * ROW_BYTES, FIT = SHARED_MAX / STAGE, STAGES = FIT < STAGES_MAX ? FIT : STAGES_MAX;
-    static constexpr int SUMS = WK * ROWS * PITCH * 4, SHARED = STAGES * STAGE > SUMS ? STAGES * STAGE : SUMS;
+    static constexpr int SUMS = ROWS * PITCH * 4, PARTS = (WK - 1) * TILE * ROWS * 4;
+    static constexpr int ENDS = SUMS + PARTS, SHARED = STAGES * STAGE > ENDS ? STAGES * STAGE : ENDS;
     static_assert(BK / 16 % WK == 0, "each warp has whole steps of k");
 };
 
@@ -32,9 +35,9 @@ template <int N, class A> __device__ __forceinline__ void load_rows(char *to, co
     }
 }
 
-template <class A, int TILE, int ROWS> __global__ void __launch_bounds__(THREADS) own_kernel(struct plain_args a, int split) {
+template <class A, int TILE, int ROWS, int BLOCKS> __global__ void __launch_bounds__(THREADS, BLOCKS) own_kernel(struct plain_args a, int split) {
 #if __CUDA_ARCH__ >= 900
-    using S = shape<TILE, ROWS>;
+    using S = shape<TILE, ROWS, BLOCKS>;
     extern __shared__ __align__(128) char room[];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, wn = warp % S::WN, wk = warp / S::WN;
     const int rank = blockIdx.x % split, n0 = blockIdx.x / split * TILE;
@@ -80,27 +83,46 @@ template <class A, int TILE, int ROWS> __global__ void __launch_bounds__(THREADS
     }
     copy_wait<0>();
     __syncthreads();
-    float *sums = reinterpret_cast<float *>(room), *own = sums + wk * ROWS * S::PITCH;
+    /* Warps that took other steps of k give their sums to the first. */
+    float *sums = reinterpret_cast<float *>(room), *parts = sums + S::SUMS / 4;
+    float4 *part = reinterpret_cast<float4 *>(parts) + (wn * 32 + lane);
+    constexpr int VECS = S::MT * ROWS / 8, STEP = S::WN * 32;
+    if (wk > 0) {
 #pragma unroll
-    for (int m = 0; m < S::MT; m++)
+        for (int i = 0; i < VECS; i++) {
+            const float *c = acc[i / (ROWS / 8)][i % (ROWS / 8)];
+            part[((wk - 1) * VECS + i) * STEP] = make_float4(c[0], c[1], c[2], c[3]);
+        }
+    }
+    __syncthreads();
+    if (wk == 0) {
 #pragma unroll
-        for (int r = 0; r < ROWS / 8; r++)
+        for (int i = 0; i < VECS; i++) {
+            float *c = acc[i / (ROWS / 8)][i % (ROWS / 8)];
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                own[(r * 8 + lane % 4 * 2 + i % 2) * S::PITCH + (wn * S::MT + m) * 16 + lane / 4 + i / 2 * 8] = acc[m][r][i];
+            for (int q = 0; q < S::WK - 1; q++) {
+                float4 u = part[(q * VECS + i) * STEP];
+                c[0] += u.x, c[1] += u.y, c[2] += u.z, c[3] += u.w;
+            }
+        }
+#pragma unroll
+        for (int m = 0; m < S::MT; m++)
+#pragma unroll
+            for (int r = 0; r < ROWS / 8; r++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    sums[(r * 8 + lane % 4 * 2 + i % 2) * S::PITCH + (wn * S::MT + m) * 16 + lane / 4 + i / 2 * 8] = acc[m][r][i];
+    }
     auto cluster = cooperative_groups::this_cluster();
-    cluster.sync();
+    if (split > 1) cluster.sync();
+    else __syncthreads();
     for (int at = rank * THREADS + threadIdx.x; at < ROWS * TILE / 4; at += split * THREADS) {
         int row = at / (TILE / 4), col = at % (TILE / 4) * 4;
         if (row >= a.rows) break;
         float4 v = make_float4(0, 0, 0, 0);
         for (int s = 0; s < split; s++) {
-            const float *from = cluster.map_shared_rank(sums, s) + row * S::PITCH + col;
-#pragma unroll
-            for (int q = 0; q < S::WK; q++) {
-                float4 u = *reinterpret_cast<const float4 *>(from + q * ROWS * S::PITCH);
-                v.x += u.x, v.y += u.y, v.z += u.z, v.w += u.w;
-            }
+            float4 u = *reinterpret_cast<const float4 *>((split > 1 ? cluster.map_shared_rank(sums, s) : sums) + row * S::PITCH + col);
+            v.x += u.x, v.y += u.y, v.z += u.z, v.w += u.w;
         }
         const float all[4] = {v.x, v.y, v.z, v.w};
         int n = n0 + col;
@@ -111,13 +133,13 @@ template <class A, int TILE, int ROWS> __global__ void __launch_bounds__(THREADS
             for (int i = 0; i < 4 && n + i < a.n; i++) store_any(a.y, a.y_dtype, (size_t)((int64_t)row * a.ldy + n + i), all[i] + (a.bias ? a.bias[n + i] : 0));
         }
     }
-    cluster.sync(); /* the others may still read what is here */
+    if (split > 1) cluster.sync(); /* the others may still read what is here */
 #endif
 }
 
 /* ---- which of them ---- */
 
-template <class A, int TILE, int ROWS> static void own_launch(struct plain_args a, int split, cudaStream_t stream) {
+template <class A, int TILE, int ROWS, int BLOCKS> static void own_launch(struct plain_args a, int split, cudaStream_t stream) {
     cudaLaunchAttribute at[2];
     at[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     at[0].val.programmaticStreamSerializationAllowed = 1;
@@ -126,57 +148,64 @@ template <class A, int TILE, int ROWS> static void own_launch(struct plain_args 
     cudaLaunchConfig_t c = {};
     c.gridDim = dim3((unsigned)((a.n + TILE - 1) / TILE * split));
     c.blockDim = dim3(THREADS);
-    c.dynamicSmemBytes = shape<TILE, ROWS>::SHARED;
+    c.dynamicSmemBytes = shape<TILE, ROWS, BLOCKS>::SHARED;
     c.stream = stream;
     c.attrs = at;
-    c.numAttrs = 2;
-    cudaLaunchKernelEx(&c, own_kernel<A, TILE, ROWS>, a, split);
+    c.numAttrs = split > 1 ? 2 : 1;
+    cudaLaunchKernelEx(&c, own_kernel<A, TILE, ROWS, BLOCKS>, a, split);
 }
 
-template <class A, int TILE, int ROWS> static int own_limit(void) {
-    return (int)cudaFuncSetAttribute(own_kernel<A, TILE, ROWS>, cudaFuncAttributeMaxDynamicSharedMemorySize, shape<TILE, ROWS>::SHARED);
+/* One call for all kernels: with stream and arguments, or (a NULL) for their limits of shared memory. */
+struct own_call {
+    const struct plain_args *a;
+    int32_t tile, split, blocks;
+    cudaStream_t stream;
+    int rc;
+};
+
+template <class A, int TILE, int ROWS, int BLOCKS> static void own_one(struct own_call *c) {
+    if (c->a) own_launch<A, TILE, ROWS, BLOCKS>(*c->a, c->split, c->stream);
+    else if (!c->rc)
+        c->rc = (int)cudaFuncSetAttribute(own_kernel<A, TILE, ROWS, BLOCKS>, cudaFuncAttributeMaxDynamicSharedMemorySize, shape<TILE, ROWS, BLOCKS>::SHARED);
 }
 
-template <class A, int TILE> static int own_limits(void) {
-    int rc = own_limit<A, TILE, 16>();
-    if (!rc) rc = own_limit<A, TILE, 32>();
-    if (!rc) rc = own_limit<A, TILE, 48>();
-    return rc ? rc : own_limit<A, TILE, 64>();
+template <class A, int TILE, int ROWS> static void own_blocks(struct own_call *c) {
+    if (!c->a || c->blocks == 1) own_one<A, TILE, ROWS, 1>(c);
+    if (!c->a || c->blocks == 2) own_one<A, TILE, ROWS, 2>(c);
 }
 
-template <class A> static int own_all_limits(void) {
-    int rc = own_limits<A, 32>();
-    if (!rc) rc = own_limits<A, 64>();
-    return rc ? rc : own_limits<A, 128>();
+template <class A, int TILE> static void own_rows(struct own_call *c) {
+    int rows = c->a ? (c->a->rows + 15) / 16 : 0;
+    if (!c->a || rows == 1) own_blocks<A, TILE, 16>(c);
+    if (!c->a || rows == 2) own_blocks<A, TILE, 32>(c);
+    if (!c->a || rows == 3) own_blocks<A, TILE, 48>(c);
+    if (!c->a || rows == 4) own_blocks<A, TILE, 64>(c);
+}
+
+template <class A> static void own_tile(struct own_call *c) {
+    if (!c->a || c->tile == 32) own_rows<A, 32>(c);
+    if (!c->a || c->tile == 64) own_rows<A, 64>(c);
+    if (!c->a || c->tile == 128) own_rows<A, 128>(c);
 }
 
 int own_init(void) {
-    int rc = own_all_limits<bf16>();
-    return rc ? rc : own_all_limits<f16>();
+    struct own_call c = {};
+    own_tile<bf16>(&c);
+    own_tile<f16>(&c);
+    return c.rc;
 }
 
-template <class A, int TILE> static void own_rows(struct plain_args a, int split, cudaStream_t stream) {
-    if (a.rows <= 16) own_launch<A, TILE, 16>(a, split, stream);
-    else if (a.rows <= 32) own_launch<A, TILE, 32>(a, split, stream);
-    else if (a.rows <= 48) own_launch<A, TILE, 48>(a, split, stream);
-    else own_launch<A, TILE, 64>(a, split, stream);
-}
-
-template <class A> static void own_tile(struct plain_args a, int tile, int split, cudaStream_t stream) {
-    if (tile == 32) own_rows<A, 32>(a, split, stream);
-    else if (tile == 64) own_rows<A, 64>(a, split, stream);
-    else own_rows<A, 128>(a, split, stream);
-}
-
-bool own_takes(struct plain_args a, int32_t tile, int32_t split) {
-    bool known = (tile == 32 || tile == 64 || tile == 128) && (split == 1 || split == 2 || split == 4 || split == 8);
+bool own_takes(struct plain_args a, struct own_way way) {
+    bool known = (way.tile == 32 || way.tile == 64 || way.tile == 128) && (way.split == 1 || way.split == 2 || way.split == 4 || way.split == 8) &&
+                 (way.blocks == 1 || way.blocks == 2);
     bool even = a.k % 8 == 0 && a.ldx % 8 == 0 && a.ldw % 8 == 0 && a.ldy % 4 == 0;
-    return known && even && a.a != DT_F32 && a.rows <= OWN_ROWS && (a.k + BK - 1) / BK >= split;
+    return known && even && a.a != DT_F32 && a.rows <= OWN_ROWS && (a.k + BK - 1) / BK >= way.split;
 }
 
-void k_own(struct plain_args a, int32_t tile, int32_t split, cudaStream_t stream) {
-    if (a.a == DT_BF16) own_tile<bf16>(a, tile, split, stream);
-    else own_tile<f16>(a, tile, split, stream);
+void k_own(struct plain_args a, struct own_way way, cudaStream_t stream) {
+    struct own_call c = {&a, way.tile, way.split, way.blocks, stream, 0};
+    if (a.a == DT_BF16) own_tile<bf16>(&c);
+    else own_tile<f16>(&c);
 }
 
 /* ---- for tune.c ---- */

@@ -22,6 +22,7 @@ enum {
     CHECK_ROWS = 16
 };
 static const double CHAIN_US = 400; /* about how long a chain of products should take */
+static const double WORTH = 0.985;  /* of the first choice's time */
 
 struct tuner {
     struct dev *d;
@@ -168,21 +169,48 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* The median of some runs, microseconds a product; INFINITY: it cannot be run. One bad way must not end the search. */
-static double timed(struct tuner *t, const struct algo *c, int repeats) {
-    float ms[REPEATS];
-    cudaGraphExec_t exec = record(t, c);
-    if (!exec) return INFINITY;
+/* One run, milliseconds; INFINITY: it failed. */
+static float run_once(struct tuner *t, cudaGraphExec_t exec) {
+    float ms = INFINITY;
+    cudaEventRecord(t->from, t->d->stream);
     cudaError_t rc = cudaGraphLaunch(exec, t->d->stream);
-    for (int i = 0; i < repeats && !rc; i++) {
-        cudaEventRecord(t->from, t->d->stream);
-        rc = cudaGraphLaunch(exec, t->d->stream);
-        cudaEventRecord(t->to, t->d->stream);
-        if (!rc) rc = cudaEventSynchronize(t->to);
-        if (!rc) rc = cudaEventElapsedTime(&ms[i], t->from, t->to);
+    cudaEventRecord(t->to, t->d->stream);
+    if (!rc) rc = cudaEventSynchronize(t->to);
+    if (!rc) rc = cudaEventElapsedTime(&ms, t->from, t->to);
+    return rc ? INFINITY : ms;
+}
+
+/* The medians of some runs, in turns, so that a GPU that becomes slower is so for all. Microseconds a product; INFINITY: it cannot be run. */
+static void race(struct tuner *t, struct candidate *all, int n, int repeats) {
+    float ms[FINALISTS + 1][REPEATS];
+    cudaGraphExec_t exec[FINALISTS + 1];
+    for (int i = 0; i < n; i++) {
+        exec[i] = record(t, &all[i].algo);
+        all[i].us = INFINITY;
+        if (exec[i]) run_once(t, exec[i]);
     }
+    for (int r = 0; r < repeats; r++)
+        for (int i = 0; i < n; i++) ms[i][r] = exec[i] ? run_once(t, exec[i]) : INFINITY;
+    for (int i = 0; i < n; i++) {
+        if (!exec[i]) continue;
+        cudaGraphExecDestroy(exec[i]);
+        qsort(ms[i], (size_t)repeats, sizeof *ms[i], by_value);
+        all[i].us = (double)ms[i][repeats / 2] * 1e3 / t->chain;
+    }
+}
+
+static double timed(struct tuner *t, const struct algo *c, int repeats) {
+    struct candidate one = {.us = INFINITY};
+    if (c) {
+        one.algo = *c;
+        race(t, &one, 1, repeats);
+        return one.us;
+    }
+    float ms[REPEATS];
+    cudaGraphExec_t exec = record(t, NULL);
+    for (int i = -1; exec && i < repeats; i++) ms[i < 0 ? 0 : i] = run_once(t, exec);
+    if (!exec) return 0;
     cudaGraphExecDestroy(exec);
-    if (rc) return INFINITY;
     qsort(ms, (size_t)repeats, sizeof *ms, by_value);
     return (double)ms[repeats / 2] * 1e3 / t->chain;
 }
@@ -224,10 +252,14 @@ static void make_reference(struct tuner *t) {
 
 /* ---- all candidates of one product ---- */
 
-static int32_t add_way(struct tuner *t, struct candidate *all, int32_t n, const struct lintab_way *way) {
-    if (n == WAYS_MAX) return n;
+static bool holds(const struct candidate *all, int32_t n, const struct lintab_way *way) {
     for (int32_t i = 0; i < n; i++)
-        if (!memcmp(&all[i].way, way, sizeof *way)) return n;
+        if (!memcmp(&all[i].way, way, sizeof *way)) return true;
+    return false;
+}
+
+static int32_t add_way(struct tuner *t, struct candidate *all, int32_t n, const struct lintab_way *way) {
+    if (n == WAYS_MAX || holds(all, n, way)) return n;
     all[n] = (struct candidate){.way = *way, .us = INFINITY};
     return n + linear_way(t->d, &t->a, way, &all[n].algo);
 }
@@ -235,8 +267,8 @@ static int32_t add_way(struct tuner *t, struct candidate *all, int32_t n, const 
 static int32_t add_ours(struct tuner *t, struct candidate *all, int32_t n) {
     n = add_way(t, all, n, &(struct lintab_way){.kind = LINTAB_GEMV});
     for (int32_t tile = 32; tile <= 128 && t->a.rows <= OWN_ROWS; tile *= 2)
-        for (int32_t split = 1; split <= 8; split *= 2)
-            n = add_way(t, all, n, &(struct lintab_way){.kind = LINTAB_OWN, .v = {[OWN_TILE] = tile, [OWN_SPLIT] = split}});
+        for (int32_t i = 0; i < 8; i++)
+            n = add_way(t, all, n, &(struct lintab_way){.kind = LINTAB_OWN, .v = {[OWN_TILE] = tile, [OWN_SPLIT] = 1 << i / 2, [OWN_BLOCKS] = 1 + i % 2}});
     return n;
 }
 
@@ -276,35 +308,53 @@ static void set_chain(struct tuner *t, const struct algo *c) {
 /* Without the kernel between. */
 static float net(const struct tuner *t, double us) { return us > t->feed_us + 0.01 ? (float)(us - t->feed_us) : 0.01f; }
 
-static int tune_rows(struct tuner *t, struct lintab_shape *s, int32_t rows, struct err *e) {
-    static struct candidate all[WAYS_MAX + 1];
-    t->a.rows = rows;
-    make_reference(t);
-    int32_t n = add_library(t, all, 0), n_library = n, good = 0;
-    n = add_ours(t, all, n);
-    double first = 0, best = INFINITY;
+static float best_of(const struct tuner *t, const struct candidate *all, int32_t n, enum lintab_kind kind) {
+    double us = INFINITY;
+    for (int32_t i = 0; i < n; i++)
+        if (all[i].way.kind == kind && all[i].us < us) us = all[i].us;
+    return isfinite(us) ? net(t, us) : 0;
+}
+
+/* Compares and times all of them, fastest first; how many are right and can be run. */
+static int32_t try_all(struct tuner *t, struct candidate *all, int32_t n, struct err *e) {
+    int32_t good = 0;
     for (int32_t i = 0; i < n; i++) {
         bool is;
         if (right(t, &all[i].algo, &is, e)) return -1; /* loads its kernels too, which must not happen while a graph is recorded */
         if (!i) set_chain(t, &all[0].algo);
-        if (!i && n_library) first = timed(t, &all[0].algo, 3);
         if (!is) continue;
         all[good] = all[i];
         all[good].us = timed(t, &all[good].algo, FIRST_REPEATS);
-        if (all[good].us < best) best = all[good].us;
-        good++;
+        good += isfinite(all[good].us);
     }
     qsort(all, (size_t)good, sizeof *all, by_time);
-    int32_t finalists = good < FINALISTS ? good : FINALISTS;
-    for (int32_t i = 0; i < finalists; i++)
-        if (t->chain > 2 || all[i].us < 1.05 * best) all[i].us = timed(t, &all[i].algo, t->chain > 2 ? REPEATS : 3);
-    qsort(all, (size_t)finalists, sizeof *all, by_time);
-    if (!finalists || !isfinite(all[0].us)) return 0;
-    double library = INFINITY;
-    for (int32_t i = 0; i < good; i++)
-        if (all[i].way.kind == LINTAB_LT && all[i].us < library) library = all[i].us;
-    struct lintab_row row = {.shape = *s, .rows = rows, .way = all[0].way, .us = net(t, all[0].us), .first_us = isfinite(first) && first > 0 ? net(t, first) : 0,
-                             .library_us = isfinite(library) ? net(t, library) : 0};
+    return good;
+}
+
+static int tune_rows(struct tuner *t, struct lintab_shape *s, int32_t rows, struct err *e) {
+    static struct candidate all[WAYS_MAX + 1];
+    struct candidate final[FINALISTS + 1];
+    t->a.rows = rows;
+    make_reference(t);
+    int32_t n = add_library(t, all, 0), n_final = 0, best = 0;
+    bool has_first = n > 0;
+    struct candidate first = all[0];
+    n = add_ours(t, all, n);
+    int32_t good = try_all(t, all, n, e);
+    if (good <= 0) return good;
+    has_first &= holds(all, good, &first.way);
+    if (has_first) final[n_final++] = first;
+    for (int32_t i = 0; i < good && i < FINALISTS; i++)
+        if (!has_first || !holds(&all[i], 1, &first.way)) final[n_final++] = all[i];
+    race(t, final, n_final, REPEATS);
+    /* The first choice stays unless another is faster by more than noise. */
+    for (int32_t i = 1; i < n_final; i++)
+        if (final[i].us < final[best].us * (best == 0 && has_first ? WORTH : 1)) best = i;
+    if (!isfinite(final[best].us)) return 0;
+    struct lintab_row row = {.shape = *s, .rows = rows, .way = final[best].way, .us = net(t, final[best].us),
+                             .first_us = has_first && isfinite(first.us = final[0].us) ? net(t, first.us) : 0,
+                             .library_us = best_of(t, all, good, LINTAB_LT), .own_us = best_of(t, all, good, LINTAB_OWN),
+                             .gemv_us = best_of(t, all, good, LINTAB_GEMV)};
     t->what->found(t->what->arg, &t->gpu, &row);
     return 0;
 }
