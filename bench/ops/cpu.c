@@ -328,7 +328,6 @@ int main(int argc, char **argv) {
         fprintf(stderr, "%s\n", e.text);
         return 2;
     }
-    ceilings_measure(&b.c, b.pool);
     for (int i = 0; i < D / 2; i++) b.inv[i] = (float)pow(1e6, -2.0 * i / D);
     b.shape = (struct dev_shape){.n_layers = LAYERS, .n_heads = H, .n_kv_heads = K, .head_dim = D, .hidden = E, .ffn = F, .vocab = V,
                                  .max_len = MAX_LEN, .page_size = PAGE, .n_pages = 3000, .kv_dtype = DT_BF16,
@@ -336,7 +335,8 @@ int main(int argc, char **argv) {
     b.b = batch_init(mem_aligned(64, batch_size(&b.shape.limits)), &b.shape.limits);
     b.result.rows = mem_zalloc(MAX_S, sizeof *b.result.rows);
     weights_fill(&b);
-    device_load(&b, NULL, 0);
+    device_load(&b, NULL, 0); /* before any work: threads may be bound while others are busy, and a new pool would take that for its cores */
+    ceilings_measure(&b.c, b.pool);
     printf("device: %s\n", dev_cpu.describe(b.d));
     b.dot = strstr(dev_cpu.describe(b.d), "bf16") != NULL;
     b.flops = b.dot ? b.c.dot_bf16 : strstr(dev_cpu.describe(b.d), "avx512") ? b.c.fma_avx512 : b.c.fma_avx2;

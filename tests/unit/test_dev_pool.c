@@ -7,6 +7,9 @@
 
 #include "dev/cpu/pool.h"
 
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
@@ -79,6 +82,51 @@ static void the_caller_waits_for_the_last_piece(void **state) {
     pool_free(p);
 }
 
+static atomic_int stop;
+
+static void *be_busy(void *arg) {
+    while (!atomic_load(&stop)) (void)arg;
+    return NULL;
+}
+
+static uint64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void longer_piece(void *arg, int32_t i, int32_t thread) {
+    uint64_t end = now_ns() + 30000;
+    while (now_ns() < end) {}
+    piece(arg, i, thread);
+}
+
+/* Threads that lose their cores are bound, take naps and change places: nothing is lost, and in the end all is as before. */
+static void in_a_crowd(void **state) {
+    (void)state;
+    enum { BUSY_MOST = 8, JOBS = 150, PIECES = 200 };
+    static struct job j;
+    cpu_set_t before, after;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    int32_t n = CPU_COUNT(&before) < BUSY_MOST ? CPU_COUNT(&before) : BUSY_MOST;
+    struct err e;
+    struct pool *p;
+    pthread_t busy[BUSY_MOST];
+    assert_int_equal(pool_new(&p, n, &e), 0);
+    for (int32_t i = 0; i < n; i++) assert_int_equal(pthread_create(&busy[i], NULL, be_busy, NULL), 0);
+    for (int32_t r = 0; r < JOBS; r++) {
+        memset(&j, 0, sizeof j);
+        j.base = r + 1;
+        pool_run(p, longer_piece, &j, PIECES);
+        for (int32_t i = 0; i < PIECES; i++) assert_int_equal(j.count[i], r + 1);
+    }
+    atomic_store(&stop, 1);
+    for (int32_t i = 0; i < n; i++) pthread_join(busy[i], NULL);
+    pool_free(p);
+    assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+    assert_true(CPU_EQUAL(&before, &after));
+}
+
 static void too_many_threads_is_a_sentence(void **state) {
     (void)state;
     struct err e = {0};
@@ -92,6 +140,7 @@ int main(void) {
         cmocka_unit_test(every_piece_runs_once),
         cmocka_unit_test(sleepers_wake_up),
         cmocka_unit_test(the_caller_waits_for_the_last_piece),
+        cmocka_unit_test(in_a_crowd),
         cmocka_unit_test(too_many_threads_is_a_sentence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,15 +2,16 @@
  *
  * The rank thread calls pool_run(); it takes part in the work itself. Work is cut into small pieces; every thread owns a contiguous
  * range of them (so that it streams through memory in order) and helps the others when its own range is done. A
- * core that somebody else disturbs therefore slows only the piece it holds. Nobody polls: a thread that finds no work spins
- * for POOL_SPIN_NS and then sleeps on a futex; so does the caller while it waits for the last pieces. */
+ * core that somebody else disturbs therefore slows only the piece it holds; crowd.h sees to it that a piece is seldom held then. Nobody
+ * polls: a thread that finds no work spins for POOL_SPIN_NS and then sleeps on a futex; so does the caller while it waits for the last
+ * pieces (it spins longer in a crowd). */
 #ifndef MINISGL_DEV_CPU_POOL_H
 #define MINISGL_DEV_CPU_POOL_H
 #include "base/err.h"
 
 #include <stdint.h>
 
-enum { POOL_MAX_THREADS = 256, POOL_SPIN_NS = 40000 };
+enum { POOL_MAX_THREADS = 256, POOL_SPIN_NS = 40000, POOL_SPIN_CROWD_NS = 5000000 };
 
 /* One piece of a job; `thread` (0 is the caller) picks the thread's own scratch memory. */
 typedef void pool_fn(void *arg, int32_t piece, int32_t thread);
