@@ -200,12 +200,13 @@ static int decide_overlap(const struct app *a, const struct options *o, bool *on
     return 0;
 }
 
-/* A broken machine ends the process at once; the first to notice says why. */
-static void die(void *arg, const struct err *e) {
+/* A broken machine ends the process at once; the first to notice says why, in the log and to who waits for an answer. */
+static void die(void *app, const struct err *e) {
     static atomic_flag told = ATOMIC_FLAG_INIT;
-    (void)arg;
+    struct app *a = app;
     if (!atomic_flag_test_and_set(&told)) {
         log_error("%s", e->text);
+        if (a->broken) a->broken(a->broken_arg, e);
         _exit(1);
     }
     for (;;) pause();
@@ -245,7 +246,7 @@ static int open_machinery(struct app *a, const struct options *o, const struct r
                              .dev = device_args(a, o), .limits = sched_limits(&sa),
                              .max_len = room->max_len, .page_size = sa.page_size, .n_pages = room->n_pages,
                              .dtype = a->formats.dtype, .kv_dtype = a->formats.kv_dtype, .convert = a->formats.convert, .comm_timeout_ns = (uint64_t)o->comm_timeout * 1000000000,
-                             .comm_spin_ns = threads_of_rank(a, o) * a->n_local <= cores() ? COMM_SPIN_NS : 0, .broken = die};
+                             .comm_spin_ns = threads_of_rank(a, o) * a->n_local <= cores() ? COMM_SPIN_NS : 0, .broken = die, .broken_arg = a};
     if (parse_fault(o->fault, &ea.fault, e)) return -1;
     bool overlap = false;
     if (engine_open(&a->engine, &ea, e) || decide_overlap(a, o, &overlap, e) || join_ready(&a->join, o, e)) return -1;
@@ -260,7 +261,7 @@ static int open_machinery(struct app *a, const struct options *o, const struct r
 static void *scheduler_thread(void *arg) {
     struct app *a = arg;
     struct err e;
-    if (loop_run(&a->loop, &e)) die(NULL, &e);
+    if (loop_run(&a->loop, &e)) die(a, &e);
     return NULL;
 }
 
@@ -419,7 +420,7 @@ static int open_all(struct app *a, const struct options *o, struct err *e) {
 int app_follow(struct app *a, const struct options *o) {
     struct err e;
     if (open_all(a, o, &e)) join_fail(&a->join, &e);
-    if (engine_follow(a->engine, &e)) die(NULL, &e);
+    if (engine_follow(a->engine, &e)) die(a, &e);
     release(a);
     return 0;
 }

@@ -40,6 +40,8 @@ struct app {
     struct loop loop;
     struct inbox inbox;
     struct stats stats;
+    void (*broken)(void *arg, const struct err *e); /* before the process ends because the machine broke; NULL: nothing more to do */
+    void *broken_arg;
     int32_t max_len;                 /* longest sequence that can be served */
     pthread_t thread;
 };
@@ -55,7 +57,7 @@ int app_check_ranks(const struct options *o, struct err *e);
 int app_devices(int32_t *gpus, int32_t n, const char *text, struct err *e);
 
 /* Load the model and start the scheduler thread. -1: *e; nothing is left open. A machine that breaks later ends the
- * process from the scheduler thread (exit code 1). */
+ * process from the scheduler thread (exit code 1), after a call of `broken`, which must be set before. */
 int app_open(struct app *a, const struct options *o, struct err *e);
 /* Let running requests finish, then release everything. */
 void app_close(struct app *a);

@@ -26,6 +26,18 @@ static void about_cuda(struct doctor *d) {
             d->gpus.driver, driver / 1000, driver % 1000 / 10, built / 1000, built % 1000 / 10);
 }
 
+static void about_state(struct doctor *d, int i) {
+    const struct gpu_state *s = &d->gpus.gpu[i].state;
+    char why[160];
+    gpu_slowed_names(s->slowed, true, why, sizeof why);
+    if (why[0]) say(d, "GPU %d is slowed by %s, at %d degrees: look at its power and cooling", i, why, s->degrees);
+    if (s->rows_failed) say(d, "GPU %d: bad rows of its memory could not be replaced: have the GPU replaced", i);
+    else if (s->rows_pending) say(d, "GPU %d: bad rows of its memory wait for a reset to be replaced: `nvidia-smi -r -i %d`", i, i);
+    else if (s->uncorrected)
+        say(d, "GPU %d: %llu uncorrectable memory error%s since the driver was loaded: reset it (`nvidia-smi -r -i %d`) and see whether more come", i,
+            s->uncorrected, s->uncorrected > 1 ? "s" : "", i);
+}
+
 static void about_gpu(struct doctor *d, int i) {
     const struct gpu *g = &d->gpus.gpu[i], *first = &d->gpus.gpu[0];
     if (g->trouble[0]) {
@@ -35,6 +47,7 @@ static void about_gpu(struct doctor *d, int i) {
     if (g->mig)
         say(d, "GPU %d is cut into instances (MIG): tensor parallelism needs whole GPUs; `nvidia-smi -i %d -mig 0`", i,
             i);
+    about_state(d, i);
     if (g->n_processes)
         say(d, "GPU %d: %d other process%s use%s %.2f GB of it; end %s, or choose other GPUs with CUDA_VISIBLE_DEVICES",
             i, g->n_processes, g->n_processes > 1 ? "es" : "", g->n_processes > 1 ? "" : "s",

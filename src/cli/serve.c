@@ -28,6 +28,8 @@ static void *run_server(void *arg) {
     return NULL;
 }
 
+static void tell_clients(void *server, const struct err *e) { serve_fail(server, e->text); }
+
 int cmd_serve(int argc, char **argv) {
     uint64_t start = clock_ns();
     struct options o;
@@ -56,6 +58,8 @@ int cmd_serve(int argc, char **argv) {
         return cli_fail(&e);
     }
     struct cli_front front;
+    app.broken = tell_clients;
+    app.broken_arg = serving;
     if (app_open(&app, &o, &e)) {
         serve_stop(serving), serve_stop(serving);
         pthread_join(io, NULL);

@@ -1,122 +1,13 @@
-/* gpu.c: see gpu.h. State lives for one call of gpus_read. The declarations below are the few of NVML's public
- * interface that are used here, by its documentation. */
+/* gpu.c: see gpu.h. State lives for one call of gpus_read. */
 #include "hw/gpu.h"
 
 #include "base/mem.h"
+#include "hw/nvml.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-/* ---- NVML's own ---- */
-
-typedef void *nv_device; /* an opaque handle */
-enum { NV_OK = 0, NV_NOT_FOUND = 6, NV_TOO_SMALL = 7, NV_DRIVER_NOT_LOADED = 9, NV_MISMATCH = 18 };
-enum { NV_REMOTE_GPU = 0, NV_REMOTE_SWITCH = 2, NV_P2P_READ = 0, NV_P2P_NVLINK = 2 };
-
-struct nv_memory {
-    unsigned long long total, free, used;
-};
-struct nv_pci {
-    char bus_legacy[16];
-    unsigned domain, bus, device, id, subsystem;
-    char bus_id[32];
-};
-struct nv_process {
-    unsigned pid;
-    unsigned long long memory;
-    unsigned gpu_instance, compute_instance;
-};
-
-struct nvml {
-    void *library;
-    int (*init)(void), (*shutdown)(void);
-    const char *(*error)(int);
-    int (*driver)(char *, unsigned), (*cuda)(int *), (*count)(unsigned *), (*handle)(unsigned, nv_device *);
-    int (*name)(nv_device, char *, unsigned), (*uuid)(nv_device, char *, unsigned);
-    int (*memory)(nv_device, struct nv_memory *), (*pci)(nv_device, struct nv_pci *);
-    int (*capability)(nv_device, int *, int *);
-    int (*pcie_generation)(nv_device, unsigned *), (*pcie_width)(nv_device, unsigned *);
-    int (*mig)(nv_device, unsigned *, unsigned *);
-    int (*processes)(nv_device, unsigned *, struct nv_process *);
-    int (*link_state)(nv_device, unsigned, int *);
-    int (*link_remote)(nv_device, unsigned, struct nv_pci *);
-    int (*link_kind)(nv_device, unsigned, int *);
-    int (*ancestor)(nv_device, nv_device, int *);
-    int (*p2p)(nv_device, nv_device, int, int *);
-};
-
-#define AT(field) offsetof(struct nvml, field)
-static const struct {
-    const char *name;
-    size_t at;
-    bool needed;
-} functions[] = {
-    {"nvmlInit_v2", AT(init), true},
-    {"nvmlShutdown", AT(shutdown), true},
-    {"nvmlErrorString", AT(error), true},
-    {"nvmlDeviceGetCount_v2", AT(count), true},
-    {"nvmlDeviceGetHandleByIndex_v2", AT(handle), true},
-    {"nvmlDeviceGetName", AT(name), true},
-    {"nvmlDeviceGetMemoryInfo", AT(memory), true},
-    {"nvmlSystemGetDriverVersion", AT(driver), false},
-    {"nvmlSystemGetCudaDriverVersion_v2", AT(cuda), false},
-    {"nvmlDeviceGetUUID", AT(uuid), false},
-    {"nvmlDeviceGetPciInfo_v3", AT(pci), false},
-    {"nvmlDeviceGetCudaComputeCapability", AT(capability), false},
-    {"nvmlDeviceGetMaxPcieLinkGeneration", AT(pcie_generation), false},
-    {"nvmlDeviceGetMaxPcieLinkWidth", AT(pcie_width), false},
-    {"nvmlDeviceGetMigMode", AT(mig), false},
-    {"nvmlDeviceGetComputeRunningProcesses_v3", AT(processes), false},
-    {"nvmlDeviceGetNvLinkState", AT(link_state), false},
-    {"nvmlDeviceGetNvLinkRemotePciInfo_v2", AT(link_remote), false},
-    {"nvmlDeviceGetNvLinkRemoteDeviceType", AT(link_kind), false},
-    {"nvmlDeviceGetTopologyCommonAncestor", AT(ancestor), false},
-    {"nvmlDeviceGetP2PStatus", AT(p2p), false},
-};
-
-static bool resolve(struct nvml *v, char *why, size_t n) {
-    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-        void *f = dlsym(v->library, functions[i].name);
-        if (!f && functions[i].needed) {
-            snprintf(why, n, "libnvidia-ml.so.1 has no %s: the NVIDIA driver is too old; install R515 or newer",
-                     functions[i].name);
-            return false;
-        }
-        memcpy((char *)v + functions[i].at, &f, sizeof f); /* C has no cast from data to function */
-    }
-    return true;
-}
-
-static void why_not(const struct nvml *v, int rc, char *why, size_t n) {
-    const char *says = v->error(rc);
-    const char *hint = rc == NV_DRIVER_NOT_LOADED ? "load the driver (modprobe nvidia), or give the container the GPUs"
-                       : rc == NV_MISMATCH        ? "the driver was updated and not reloaded: restart the machine"
-                                                  : "try `nvidia-smi`, which asks the same library";
-    snprintf(why, n, "the NVIDIA driver's library does not start: %.100s; %s", says ? says : "no reason", hint);
-}
-
-static bool nvml_open(struct nvml *v, char *why, size_t n) {
-    *v = (struct nvml){.library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL)};
-    if (!v->library) {
-        snprintf(why, n, "no NVIDIA driver is installed (libnvidia-ml.so.1 is not found)");
-        return false;
-    }
-    if (resolve(v, why, n)) {
-        int rc = v->init();
-        if (rc == NV_OK) return true;
-        why_not(v, rc, why, n);
-    }
-    dlclose(v->library);
-    return false;
-}
-
-static void nvml_close(struct nvml *v) {
-    v->shutdown();
-    dlclose(v->library);
-}
 
 /* ---- one GPU ---- */
 
@@ -171,6 +62,7 @@ static void read_gpu(const struct nvml *v, nv_device d, struct gpu *g) {
     if (v->capability && v->capability(d, &g->major, &g->minor) != NV_OK) g->major = g->minor = 0;
     if (v->pcie_generation && v->pcie_generation(d, &x) == NV_OK) g->pcie_generation = (int)x;
     if (v->pcie_width && v->pcie_width(d, &x) == NV_OK) g->pcie_width = (int)x;
+    gpu_state_read(&g->state, v, d);
     g->mig = v->mig && v->mig(d, &now, &later) == NV_OK && now;
     read_links(v, d, g);
     read_processes(v, d, g);
@@ -227,7 +119,7 @@ static void read_all(const struct nvml *v, struct gpus *g) {
     int rc = v->count(&n);
     if (rc != NV_OK || !n) {
         if (rc != NV_OK)
-            why_not(v, rc, g->why, sizeof g->why);
+            nvml_why(v, rc, g->why, sizeof g->why);
         else
             snprintf(g->why, sizeof g->why,
                      "the NVIDIA driver finds no GPU; in a container, give it the GPUs (--gpus all)");

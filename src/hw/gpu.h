@@ -6,6 +6,7 @@
 #ifndef MINISGL_HW_GPU_H
 #define MINISGL_HW_GPU_H
 #include "base/err.h"
+#include "hw/health.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,6 +25,7 @@ struct gpu {
     int major, minor;                 /* compute capability; 0.0: not told */
     int pcie_generation, pcie_width;  /* the most that card and slot can; 0: not told */
     int n_links;                      /* NVLinks that are up */
+    struct gpu_state state;
     bool mig;                         /* cut into instances: tensor parallelism needs whole GPUs */
     int n_processes, n_listed;        /* others on this GPU; the first of them are listed */
     struct gpu_process process[GPU_PROCESSES_MAX];

@@ -121,11 +121,9 @@ static void submit(struct call *c) {
     struct serve *s = c->serve;
     struct api_err e = {0};
     int n = c->job.n_choices;
-    if (s->stops)
-        api_fail(&e, 503, NULL, "the server is shutting down");
-    else if (s->waiting && s->waiting + n > s->lim.max_waiting)
+    if (!serve_refuses(s, &e) && s->waiting && s->waiting + n > s->lim.max_waiting)
         api_fail_code(&e, 429, "queue_full", NULL, "too many requests are waiting; try again in a moment");
-    else if (!job_submit(&c->job, &s->box))
+    else if (!e.status && !job_submit(&c->job, &s->box))
         api_fail(&e, 503, NULL, "the server is shutting down");
     if (e.status) {
         refuse(c, &e);
@@ -275,6 +273,16 @@ void call_gone(void *serve, void *call) {
     if (c->in_pool) return; /* the job is a text thread's; `prepared` will see */
     cancel(c);
     free_if_over(c);
+}
+
+/* The scheduler is gone: what it has it keeps, and the process ends. */
+void calls_fail(struct serve *s) {
+    struct api_err e;
+    serve_refuses(s, &e);
+    for (struct call *c = s->calls, *next; c; c = next) {
+        next = c->next;
+        if (c->conn && !c->in_pool) fail(c, &e); /* in the pool: refused when it comes out */
+    }
 }
 
 void calls_abandon(struct serve *s) {

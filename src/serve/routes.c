@@ -198,7 +198,7 @@ static int check_head(struct serve *s, const struct http_head *h, struct api_err
         add_allow(allow, n, p->methods);
         return api_fail(e, 405, NULL, "this path does not take that method");
     }
-    if (p->needs_model && s->stops) return api_fail(e, 503, NULL, "the server is shutting down");
+    if (p->needs_model && serve_refuses(s, e)) return -1;
     if (p->needs_model && !front_of(s))
         return api_fail(e, 503, NULL, "the model is being loaded; try again in a moment");
     return p->route ? check_body(s, h, e) : 0;

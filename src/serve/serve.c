@@ -3,6 +3,7 @@
 #include "serve/serve_int.h"
 
 #include "base/clock.h"
+#include "base/futex.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 enum { DRAIN_LOOK_MS = 20, DEFAULT_LOG_S = 10 };
+static const uint64_t FAIL_NS = 2000000000;
 
 /* ---- the log line ---- */
 
@@ -59,11 +61,21 @@ static void on_prepared(evutil_socket_t fd, short what, void *arg) {
     calls_prepared(arg);
 }
 
-/* While draining: is everything answered and sent? */
+/* While draining or failing: is everything answered and sent? */
 static void on_drain_tick(evutil_socket_t fd, short what, void *arg) {
     (void)fd, (void)what;
     struct serve *s = arg;
-    if (!s->calls && !http_unsent(s->http)) event_base_loopbreak(s->base);
+    if (atomic_load(&s->failing) && !http_unsent(s->http)) {
+        atomic_store(&s->failing, FAIL_TOLD);
+        futex_wake(&s->failing, 1);
+    } else if (!s->calls && !http_unsent(s->http))
+        event_base_loopbreak(s->base);
+}
+
+static void start_draining(struct serve *s) {
+    http_drain(s->http);
+    struct timeval tv = {.tv_usec = DRAIN_LOOK_MS * 1000};
+    event_add(s->drain_tick, &tv);
 }
 
 static void on_stop(evutil_socket_t fd, short what, void *arg) {
@@ -71,6 +83,13 @@ static void on_stop(evutil_socket_t fd, short what, void *arg) {
     struct serve *s = arg;
     uint64_t n = 0;
     if (read(fd, &n, sizeof n) != (ssize_t)sizeof n) return;
+    if (atomic_load(&s->failing) && !s->told_all) { /* also while draining already */
+        s->told_all = true;
+        s->stops = 1;
+        calls_fail(s);
+        start_draining(s);
+        return;
+    }
     bool first = !s->stops;
     s->stops += (int)(n > 2 ? 2 : n);
     if (s->stops > 1) {
@@ -78,9 +97,7 @@ static void on_stop(evutil_socket_t fd, short what, void *arg) {
         event_base_loopbreak(s->base);
     } else if (first) {
         log_info("Finishing what is running; a second signal stops at once");
-        http_drain(s->http);
-        struct timeval tv = {.tv_usec = DRAIN_LOOK_MS * 1000};
-        event_add(s->drain_tick, &tv);
+        start_draining(s);
     }
 }
 
@@ -173,6 +190,19 @@ void serve_stop(struct serve *s) {
     if (write(s->stop_fd, &one, sizeof one) < 0) { /* full: it has been told often enough */
     }
     errno = why;
+}
+
+void serve_fail(struct serve *s, const char *why) {
+    snprintf(s->broken, sizeof s->broken, "%s", why);
+    atomic_store(&s->failing, FAIL_ASKED);
+    serve_stop(s);
+    for (uint64_t end = clock_ns() + FAIL_NS, now; (now = clock_ns()) < end && atomic_load(&s->failing) == FAIL_ASKED;)
+        futex_wait(&s->failing, FAIL_ASKED, end - now);
+}
+
+int serve_refuses(struct serve *s, struct api_err *e) {
+    if (atomic_load(&s->failing)) return api_fail(e, 503, NULL, "the machine broke and the server ends: %.900s", s->broken);
+    return s->stops ? api_fail(e, 503, NULL, "the server is shutting down") : 0;
 }
 
 void serve_close(struct serve *s) {

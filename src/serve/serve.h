@@ -11,7 +11,10 @@
  * nothing else. SIGPIPE is ignored in the process from serve_open on.
  *
  * While draining new calls get 503, running ones finish; then serve_run returns. After the second serve_stop it returns
- * at once, and what was running is cancelled. */
+ * at once, and what was running is cancelled.
+ *
+ * serve_fail(s, why) is for the end of a broken machine, from any thread: every client that waits, and every call that
+ * still comes, gets 503 with the sentence. */
 #ifndef MINISGL_SERVE_SERVE_H
 #define MINISGL_SERVE_SERVE_H
 #include "base/err.h"
@@ -47,6 +50,7 @@ struct serve *serve_open(const struct serve_args *args, struct err *e);
 void serve_ready(struct serve *s, const struct front *front); /* *front must outlive s */
 void serve_run(struct serve *s);
 void serve_stop(struct serve *s); /* async-signal-safe */
+void serve_fail(struct serve *s, const char *why); /* once; returns when that is sent, or after 2 s; then end the process */
 void serve_close(struct serve *s);
 int serve_port(const struct serve *s);
 

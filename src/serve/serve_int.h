@@ -25,6 +25,9 @@ struct call {
     struct call *next_touched, *next_pool;
 };
 
+/* What became of serve_fail. FAIL_ASKED: `broken` is written. */
+enum failing { FAIL_NOT, FAIL_ASKED, FAIL_TOLD };
+
 /* Text threads. */
 struct pool {
     struct serve *serve;
@@ -57,6 +60,9 @@ struct serve {
     struct event *on_news, *on_prepared, *on_stop, *tick, *drain_tick;
     int stop_fd;
     int stops; /* serve_stop calls seen */
+    char broken[1000];        /* serve_fail's sentence */
+    _Atomic uint32_t failing; /* enum failing */
+    bool told_all;
     struct call *calls;
     int waiting;       /* calls being prepared and choices without a token */
     int flushing;      /* calls that wait for the cache to be flushed */
@@ -77,6 +83,9 @@ void calls_prepared(struct serve *s);                     /* the pool has finish
 void calls_news(struct serve *s);                         /* the outbox has news */
 void call_gone(void *serve, void *call);
 void calls_abandon(struct serve *s); /* cancel all */
+void calls_fail(struct serve *s);    /* serve_fail: answer all */
+/* 503 and why, when the server takes no more calls: it is broken, or shuts down. */
+int serve_refuses(struct serve *s, struct api_err *e);
 void calls_free(struct serve *s);    /* the scheduler has ended */
 
 /* routes.c */

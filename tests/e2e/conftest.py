@@ -19,9 +19,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the real hub
 
 
 class Server:
-    def __init__(self, *options):
+    def __init__(self, *options, program=PROGRAM):
         self.log = []
-        self.process = subprocess.Popen([PROGRAM, "--host", "127.0.0.1", "--port", "0", *map(str, options)], cwd=ROOT,
+        self.process = subprocess.Popen([program, "--host", "127.0.0.1", "--port", "0", *map(str, options)], cwd=ROOT,
                                         stderr=subprocess.PIPE, text=True)
         self.port = None
         self._ready = threading.Event()
@@ -58,8 +58,8 @@ def start():
     """Start servers with options of one's own; all are stopped at the end."""
     running = []
 
-    def make(*options):
-        running.append(Server(*options))
+    def make(*options, **more):
+        running.append(Server(*options, **more))
         return running[-1]
 
     yield make

@@ -1,7 +1,9 @@
 /* fake_nvml.c: a libnvidia-ml.so.1 for tests: GPUs as the environment tells, by the public interface of NVML.
  * FAKE_GPUS: how many; FAKE_LINKS: NVLinks of each (to switches); FAKE_ERROR: what nvmlInit_v2 returns; FAKE_BROKEN: the GPU
  * that answers with an error; FAKE_CUDA: as 12040; FAKE_MIG, FAKE_ODD: the GPU that is cut, or of another name; FAKE_BUSY:
- * processes on GPU 0; FAKE_P2P: 0 for no peer access. Compiled with -DOLD it lacks what old drivers lack. */
+ * processes on GPU 0; FAKE_P2P: 0 for no peer access; FAKE_SLOWED: bits of throttling; FAKE_LOST, FAKE_MENDED: memory errors, and so many
+ * more each time they are asked for; FAKE_ROWS: 1 pending, 2 failed; FAKE_XIDS: "79 48", reports that wait, "ecc" among them a memory error;
+ * FAKE_EVENTS: 0 when not supported. Compiled with -DOLD it lacks what old drivers lack. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,5 +65,45 @@ int nvmlDeviceGetTopologyCommonAncestor(device a, device b, int *level) {
 int nvmlDeviceGetP2PStatus(device a, device b, int what, int *status) {
     (void)a, (void)b;
     return *status = what == 2 ? !number("FAKE_LINKS", 0) : !number("FAKE_P2P", 1), 0;
+}
+int nvmlDeviceGetHandleByPciBusId_v2(const char *bus, device *d) {
+    return *d = (device)(size_t)(strtoul(strchr(bus, ':') + 1, NULL, 16) - 16 + 1), 0;
+}
+int nvmlDeviceGetTemperature(device d, int sensor, unsigned *t) { return (void)d, (void)sensor, *t = 61, 0; }
+int nvmlDeviceGetClockInfo(device d, int kind, unsigned *mhz) { return (void)d, *mhz = kind == 1 ? 1980 : 0, 0; }
+int nvmlDeviceGetCurrentClocksThrottleReasons(device d, unsigned long long *bits) {
+    return (void)d, *bits = (unsigned long long)number("FAKE_SLOWED", 0), 0;
+}
+int nvmlDeviceGetTotalEccErrors(device d, int kind, int counter, unsigned long long *n) {
+    static int asked[2];
+    (void)d;
+    if (counter != 0) return 2;
+    return *n = (unsigned long long)(number(kind ? "FAKE_LOST" : "FAKE_MENDED", 0) * ++asked[kind]), 0;
+}
+int nvmlDeviceGetRemappedRows(device d, unsigned *a, unsigned *b, unsigned *pending, unsigned *failed) {
+    (void)d;
+    return *a = *b = 0, *pending = number("FAKE_ROWS", 0) == 1, *failed = number("FAKE_ROWS", 0) == 2, 0;
+}
+int nvmlEventSetCreate(void **set) { return *set = malloc(1), number("FAKE_EVENTS", 1) ? 0 : 3; }
+int nvmlEventSetFree(void *set) { return free(set), 0; }
+int nvmlDeviceRegisterEvents(device d, unsigned long long what, void *set) { return (void)d, (void)set, what == (8 | 2) ? 0 : 2; }
+int nvmlEventSetWait_v2(void *set, void *event, unsigned ms) {
+    static int taken;
+    struct {
+        device d;
+        unsigned long long type, data;
+        unsigned a, b;
+    } *ev = event;
+    const char *s = getenv("FAKE_XIDS");
+    (void)set, (void)ms;
+    for (int i = 0; s && *s; i++) {
+        size_t n = strcspn(s, " ");
+        if (i == taken) {
+            taken++;
+            return ev->type = *s == 'e' ? 2 : 8, ev->data = (unsigned long long)atoi(s), 0;
+        }
+        s += n + (s[n] == ' ');
+    }
+    return 10; /* nothing came in time */
 }
 #endif

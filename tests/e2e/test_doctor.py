@@ -192,6 +192,15 @@ def test_troubles_of_gpus_are_named(driver):
 
 
 @pytest.mark.parametrize("fake, says", [
+    (dict(slowed=0x45), "GPU 0 is slowed by heat (by the hardware), at 61 degrees"), (dict(rows=1), "wait for a reset to be replaced: `nvidia-smi -r -i 0`"),
+    (dict(rows=2), "have the GPU replaced"), (dict(lost=2), "GPU 0: 2 uncorrectable memory errors since the driver was loaded"),
+])
+def test_a_gpu_that_fares_badly_is_named(driver, fake, says):
+    assert any(says in a for a in report(env=driver(gpus=1, **fake))["advice"])
+    assert not any("GPU 0" in a for a in report(env=driver(gpus=1, slowed=5))["advice"])  # idle, and the power limit, are ordinary
+
+
+@pytest.mark.parametrize("fake, says", [
     (dict(gpus=0), "finds no GPU"), (dict(gpus=2, error=9), "Driver Not Loaded"), (dict(gpus=2, error=18), "restart the machine"),
     (dict(gpus=2, error=999), "nvidia-smi"), (dict(kind="empty"), "too old"),
 ])

@@ -1,4 +1,5 @@
 """Tensor parallelism over CPU ranks, as users run it: the log, the same answers, wrong requests, and ranks that go wrong."""
+import concurrent.futures
 import json
 import pathlib
 import re
@@ -91,3 +92,23 @@ def test_a_rank_that_goes_wrong_ends_all(fault, says, most):
     assert r.stderr.count("ERROR") == 1, r.stderr
     # A dead rank is noticed at once, a hanging one after the timeout; the rest is starting and a busy machine.
     assert time.monotonic() - start < most + 20
+
+
+@pytest.mark.parametrize("options, says", [
+    (["--fault", "0:40:exit"], "rank 0 ended in step 40"),
+    (["--tp", 2, "--fault", "1:40:exit"], "rank 1 ended in step 40"),
+    (["--tp", 2, "--fault", "1:40:hang", "--comm-timeout", 1], "rank 1 did not come to step 40"),
+])
+def test_clients_of_a_server_that_breaks_are_told(start, options, says):
+    server = start(*options, program=FAULTS)
+    body = {"prompt": "The server", "max_tokens": 400, "ignore_eos": True}
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        whole = [pool.submit(server.post, "/v1/completions", body) for _ in range(3)]
+        streams = [pool.submit(server.post, "/v1/completions", {**body, "stream": True}) for _ in range(3)]
+        for r in (f.result() for f in whole):
+            assert r.status_code == 503 and says in r.json()["error"]["message"], r.text
+        for r in (f.result() for f in streams):  # some have begun by then
+            assert says in r.text and (r.status_code == 503 or r.text.startswith("data: {")), r.text
+    assert server.process.wait(5) == 1
+    log = "".join(server.log)
+    assert log.count("ERROR") == 1 and says in log, log

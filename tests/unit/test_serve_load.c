@@ -432,6 +432,40 @@ static void drain(void **state) {
     rig_finish(g);
 }
 
+static void everybody_is_told_of_a_broken_machine(void **state) {
+    (void)state;
+    struct rig *g = rig_open(&(struct serve_args){0});
+    struct answer a;
+    const char *why = "GPU 3 is gone";
+    int fds[2];
+    answer_init(&a);
+    g->hold = true;
+    for (int i = 0; i < 2; i++) fds[i] = rig_connect(g);
+    post(fds[0], C, "{\"prompt\":\"a\",\"max_tokens\":600}");
+    post(fds[1], C, "{\"prompt\":\"a\",\"max_tokens\":600,\"stream\":true}");
+    assert_true(rig_settle(g, 2));
+    serve_fail(g->serve, why);
+    for (int i = 0; i < 2; i++) {
+        answer_read(&a, fds[i], false);
+        assert_int_equal(a.status, 503);
+        assert_non_null(strstr(buf_str(&a.body), why));
+        close(fds[i]);
+    }
+    static const char *const later[] = {"/health", "/v1/models"};
+    for (int i = 0; i < 2; i++) {
+        char head[100];
+        int fd = rig_connect(g), n = snprintf(head, sizeof head, "GET %s HTTP/1.1\r\nHost: t\r\n\r\n", later[i]);
+        rig_send(fd, head, (size_t)n);
+        answer_read(&a, fd, false);
+        assert_int_equal(a.status, 503);
+        assert_non_null(strstr(buf_str(&a.body), why));
+        close(fd);
+    }
+    answer_release(&a);
+    g->hold = false;
+    rig_close(g);
+}
+
 static void stop_at_once(void **state) {
     (void)state;
     struct rig *g = rig_open(&(struct serve_args){0});
@@ -469,6 +503,7 @@ int main(void) {
         cmocka_unit_test(keys),
         cmocka_unit_test(not_ready),
         cmocka_unit_test(drain),
+        cmocka_unit_test(everybody_is_told_of_a_broken_machine),
         cmocka_unit_test(stop_at_once),
         cmocka_unit_test(a_port_in_use),
     };

@@ -18,7 +18,7 @@ ID := -DMINISGL_BUILD_ID='"$(BUILD_ID)"'
 NVFLAGS := -std=c++17 -O3 $(CODE) $(INC) '-D_Noreturn=__attribute__((noreturn))' -Xcompiler -Wall,-Wextra,-Werror,-fPIC,-fvisibility=hidden,-fno-threadsafe-statics,-fno-exceptions \
 	-Werror all-warnings -diag-suppress 550 -MMD -MP
 CFLAGS ?= -O2 -g
-C := $(wildcard src/dev/cuda/*.c) src/base/err.c src/base/mem.c src/flow/batch.c src/dev/lintab.c
+C := $(wildcard src/dev/cuda/*.c) src/base/err.c src/base/mem.c src/flow/batch.c src/hw/nvml.c src/hw/health.c src/dev/lintab.c
 OBJ := $(patsubst src/%.cu,$(B)/%.cu.o,$(wildcard src/dev/cuda/*.cu)) $(patsubst src/%.c,$(B)/%.o,$(C))
 LIBS := $(firstword $(wildcard $(CUDA:%=%/lib64) $(CUDA:%=%/lib) $(CUDA:%=%/targets/x86_64-linux/lib)))
 LT := $(firstword $(notdir $(wildcard $(LIBS)/libcublasLt.so $(LIBS)/libcublasLt.so.[0-9]*)) libcublasLt.so)

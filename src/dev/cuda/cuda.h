@@ -64,6 +64,7 @@ struct dev {
     char describe[400];
     size_t described, weight_bytes; /* of describe: what is known before load() */
     cudaStream_t stream;
+    struct gpu_health *health; /* what the driver says of the GPU; NULL: nothing */
     cublasLtHandle_t lt;
     const struct gpu_comm_maker *comm_maker;
     struct gpu_comm *comm; /* NULL at one rank */
@@ -159,8 +160,5 @@ int step_collect(struct dev *d, struct result *r, struct err *e);
 int step_warm(struct dev *d, int32_t graph_max, struct err *e);
 size_t step_block_bytes(const struct dev_shape *s, int32_t parts_max);
 int32_t step_parts_max(const struct dev *d, const struct dev_shape *s);
-
-/* health.c: what NVML says of the GPU, in one line; "" when it says nothing. */
-void health_describe(int32_t gpu, char *text, size_t n);
 
 #endif

@@ -7,6 +7,7 @@
 #include "comm/comm.h"
 #include "dev/cuda/cuda.h"
 #include "dev/cuda/p2p.h"
+#include "hw/health.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,14 +22,14 @@ const char *op_name(enum op_kind k) {
 }
 
 int cuda_ok(struct dev *d, cudaError_t rc, const char *what, struct err *e) {
-    char health[300], where[80] = "";
+    char health[480], where[80] = "";
     if (rc == cudaSuccess) return 0;
     if (d->op_at >= 0 && d->op_at < d->n_ops)
         snprintf(where, sizeof where, ", operator %d (%s)", d->op_at, op_name(d->ops[d->op_at].o->kind));
     else if (d->op_at == -2)
         snprintf(where, sizeof where, ", one of its operators");
-    health_describe(d->gpu, health, sizeof health);
-    return err_machine(e, "CUDA, rank %d, step %llu%s: %s: %s (%s); %s", d->args.rank, (unsigned long long)d->step, where, what,
+    gpu_health_describe(d->health, health, sizeof health);
+    return err_machine(e, "CUDA, rank %d on GPU %d, step %llu%s: %s: %s (%s); %s", d->args.rank, d->gpu, (unsigned long long)d->step, where, what,
                        cudaGetErrorString(rc), cudaGetErrorName(rc), *health ? health : "NVML says nothing");
 }
 
@@ -359,8 +360,15 @@ static void cuda_close(struct dev *d) {
     if (d->comm) d->comm_maker->close(d->comm);
     lintab_release(&d->shipped);
     if (d->lt) cublasLtDestroy(d->lt);
+    gpu_health_close(d->health);
     if (d->stream) cudaStreamDestroy(d->stream);
     free(d);
+}
+
+/* From the start on, so that what the driver reports later is seen. */
+static void watch_gpu(struct dev *d) {
+    char bus[32];
+    if (!cudaDeviceGetPCIBusId(bus, sizeof bus, d->gpu)) d->health = gpu_health_open(bus);
 }
 
 static int look_at(struct dev *d, struct err *e) {
@@ -399,6 +407,7 @@ static int cuda_open(struct dev **out, const struct dev_args *args, struct err *
     d->args = *args;
     d->op_at = -1;
     d->gpu = gpu_of(args);
+    watch_gpu(d);
     if (look_at(d, e) || cuda_ok(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "a stream", e) ||
         cuda_ok(d, (cudaError_t)att_init(), "shared memory for attention", e) ||
         (d->capability >= 90 && cuda_ok(d, (cudaError_t)own_init(), "shared memory for products", e))) {
