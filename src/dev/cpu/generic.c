@@ -16,6 +16,7 @@
 #define V_ANY(m) any(m)
 #define V_DOT(acc, a, b) (acc)
 #define HALVES 0
+#define LINES 0
 
 INLINE int any(vi m) { return (m[0] | m[1] | m[2] | m[3]) != 0; }
 

@@ -7,6 +7,7 @@
  *   V_FMA(a, b, c)        a * b + c, V_MAX(a, b)  a > b ? a : b, V_ANY(m)  is a lane of the mask set
  *   HALVES                1: V_LOW(a), V_FMA_HALF, V_DOT_HALF: the same on half vectors, and cheaper
  *   PART, turn_part       like turn for the first PART dwords, of which a line is a whole number
+ *   LINES                 1: turn_line, like turn for the 16 dwords of a line, which few rows of x are multiplied by
  *   turn(row, at, o)      L rows of L dwords from offset `at`, transposed: o[i] lane r = dword i of row r
  *   v_f16_lo, v_f16_hi    the low and high halves of each dword, f16 to f32; v_f16_load, v_f16_store: L numbers
  *

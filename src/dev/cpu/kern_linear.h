@@ -184,12 +184,80 @@ INLINE void finish(const struct lin_job *j, const struct lin_piece *p, const flo
     }
 }
 
+#if LINES
+/* m rows by DIRECT_COLS columns of bf16 weights, all slices: sums [m][DIRECT_COLS], with LEVELS of them to work in. The columns'
+ * lines are turned into memory, a line ahead of their use and in between the products: a chain waits for its own sums. */
+enum { LINE_K = 32, LINE_GROUPS = DIRECT_COLS / L };
+typedef vu line_turned[LINE_K / 2];
+
+INLINE void line_mac(int32_t m, vf (*acc)[DIRECT_ROWS], const line_turned *line, const float *x, size_t ldx, const char *const *row,
+                     int64_t next, line_turned *to, const char *ahead) {
+    UNROLL
+    for (int32_t q = 0; q < LINE_K / 2; q++) {
+        if (q % 2 == 0 && q / 2 < LINE_GROUPS) turn_line(row + q / 2 * L, next, to[q / 2]);
+        __builtin_prefetch(ahead + q * 64, 0, 2);
+        UNROLL
+        for (int32_t i = 0; i < m; i++) {
+            vf even = v_set(x[(size_t)i * ldx + (size_t)(2 * q)]), odd = v_set(x[(size_t)i * ldx + (size_t)(2 * q + 1)]);
+            UNROLL
+            for (int32_t b = 0; b < LINE_GROUPS; b++) acc[b][i] = V_FMA(even, pair_lo(KIND_BF16, line[b][q]), acc[b][i]);
+            UNROLL
+            for (int32_t b = 0; b < LINE_GROUPS; b++) acc[b][i] = V_FMA(odd, pair_hi(KIND_BF16, line[b][q]), acc[b][i]);
+        }
+    }
+}
+
+INLINE void lines_tile(int32_t m, const struct lin_job *j, const float *x, struct cols *c, float *sums) {
+    line_turned line[2][LINE_GROUPS];
+    vf acc[LINE_GROUPS][DIRECT_ROWS];
+    int32_t n = j->k / LINE_K, per = n / j->k_slices;
+    size_t level = (size_t)m * DIRECT_COLS;
+    for (int32_t b = 0; b < LINE_GROUPS; b++) turn_line(c->row + b * L, 0, line[0][b]);
+    for (int32_t s = 0, l = 0, top = 0; s < j->k_slices; s++) {
+        UNROLL
+        for (int32_t b = 0; b < LINE_GROUPS; b++) {
+            UNROLL
+            for (int32_t i = 0; i < m; i++) acc[b][i] = v_set(0);
+        }
+        for (int32_t end = l + per; l < end; l++, x += LINE_K) {
+            int64_t next = (int64_t)(l + 1 < n ? l + 1 : l) * 64;
+            line_mac(m, acc, (const line_turned *)line[l % 2], x, j->ldx, c->row, next, line[(l + 1) % 2], c->ahead);
+            c->ahead += DIRECT_COLS * 64 * c->ahead_on;
+        }
+        UNROLL
+        for (int32_t b = 0; b < LINE_GROUPS; b++) {
+            UNROLL
+            for (int32_t i = 0; i < m; i++) v_store(sums + (size_t)top * level + i * DIRECT_COLS + b * L, acc[b][i]);
+        }
+        top = fold(sums, level, top, s);
+    }
+}
+
+INLINE bool lines_take(const struct lin_job *j, enum kind kind) { return kind == KIND_BF16 && j->k / j->k_slices % LINE_K == 0; }
+
+static void lines(const struct lin_job *j, int32_t m, const float *x, struct cols *c, float *sums) {
+    switch (m) {
+    case 1: lines_tile(1, j, x, c, sums); break;
+    case 2: lines_tile(2, j, x, c, sums); break;
+    case 3: lines_tile(3, j, x, c, sums); break;
+    default: lines_tile(4, j, x, c, sums); break;
+    }
+}
+#endif
+
 static void direct(const struct lin_job *j, const struct lin_piece *p, enum kind kind, float *acc) {
     int32_t m = p->row1 - p->row0;
     size_t level = (size_t)m * DIRECT_COLS;
     for (int32_t n = p->n0; n < p->n1; n += DIRECT_COLS) {
         struct cols c;
         cols_set(&c, &j->w[p->view], n, p->n1, DIRECT_COLS);
+#if LINES
+        if (lines_take(j, kind)) {
+            lines(j, m, j->x + (size_t)p->row0 * j->ldx, &c, acc);
+            finish(j, p, acc, DIRECT_COLS, n - p->n0, p->n1 - n < DIRECT_COLS ? p->n1 - n : DIRECT_COLS);
+            continue;
+        }
+#endif
         for (int32_t s = 0, top = 0; s < j->k_slices; s++) {
             struct slice slice = slice_at(j, kind, p->row0, s);
             direct_any(kind, m, &c, &slice, acc + (size_t)top * level, &c.ahead);

@@ -7,6 +7,7 @@
 
 #define V_FMA(a, b, c) ((vf)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
 #define HALVES 1
+#define LINES 0
 #define V_LOW(a) ((hf)_mm512_castsi512_si256((__m512i)(a)))
 #define V_FMA_HALF(a, b, c) ((hf)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
 #define V_MAX(a, b) ((vf)_mm512_max_ps((__m512)(a), (__m512)(b)))
