@@ -161,6 +161,29 @@ static int gpu_memory(const struct app *a, const struct dev_args *dev, size_t *m
     return 0;
 }
 
+static double mb(size_t n) { return (double)n / 1e6; }
+
+/* The one plan of a GPU's memory, a line a row. */
+static void print_plan(const struct room *r, const struct room_args *a) {
+    const struct dev_bytes *p = &r->fit.parts;
+    const struct row {
+        const char *name, *what;
+        size_t bytes;
+    } rows[] = {{"weights", "", r->fit.weights},
+                {"KV pages", "", r->fit.kv},
+                {"activations", "the buffers of one step", p->activations},
+                {"tables", "by slot, and the step's block", p->tables},
+                {"experts", "scratch of their products", p->experts},
+                {"workspaces", "of attention, sampling and cuBLASLt", p->workspace},
+                {"communication", "between ranks", p->comm},
+                {"graphs", "at most", p->graphs},
+                {"kernels", "at most", p->code}};
+    log_info("memory of each GPU, MB, of %.0f that --memory-ratio %g of what is free allows:", mb(room_budget(a)), a->ratio);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (rows[i].bytes) log_info("  %-13s %12.1f  %s", rows[i].name, mb(rows[i].bytes), rows[i].what);
+    log_info("  %-13s %12.1f", "together", mb(r->fit.weights + r->fit.kv + r->fit.buffers));
+}
+
 /* How many pages of KV cache there are, and how long a sequence may be; before anything is loaded. */
 static int plan_memory(struct app *a, const struct options *o, struct room *room, struct err *e) {
     int64_t len = o->max_seq_len > 0 ? o->max_seq_len : a->config.max_position;
@@ -181,9 +204,7 @@ static int plan_memory(struct app *a, const struct options *o, struct room *room
     if (room->max_len < len)
         log_warning("the KV cache holds %d tokens: sequences are limited to that, although the model was made for %d", room->max_len,
                     a->config.max_position);
-    if (on_gpu(a))
-        log_info("memory of each GPU, GB: weights %.2f, KV cache %.2f, activations and workspace %.2f, of %.2f free", (double)room->fit.weights / 1e9,
-                 (double)room->fit.kv / 1e9, (double)room->fit.buffers / 1e9, (double)memory / 1e9);
+    if (on_gpu(a)) print_plan(room, &ra);
     log_info("KV cache: %d pages of %d tokens, %.2f GB at most; sequences up to %d tokens", room->n_pages, sa.page_size,
              (double)room->fit.kv * a->n_local / 1e9, room->max_len);
     return 0;
@@ -230,14 +251,29 @@ static void tell_ranks(const struct app *a, bool overlap) {
     for (int32_t i = 0; a->n_ranks > 1 && i < a->n_ranks; i++) {
         log_info("Rank %d/%d ready", i, a->n_ranks);
         if (i >= a->n_local) continue; /* another process's */
-        struct engine_bytes b = engine_bytes(a->engine, i);
-        log_debug("rank %d holds %zu bytes of weights, up to %zu of KV cache, %zu of buffers", i, a->weights[i].bytes, b.kv, b.other);
+        struct dev_loaded l = engine_loaded(a->engine, i);
+        log_debug("rank %d holds %zu bytes of weights, up to %zu of KV cache, %zu of buffers", i, a->weights[i].bytes, l.bytes.kv, dev_bytes_beside(&l.bytes));
     }
-    struct engine_bytes b = engine_bytes(a->engine, 0);
+    struct dev_loaded l = engine_loaded(a->engine, 0);
     log_info("computing on %s%s%s; each holds %.3f GB of weights, up to %.3f GB of KV cache and %.3f GB of buffers", engine_describe(a->engine),
              a->n_ranks > 1 ? " a rank" : "",
-             overlap ? ", overlap scheduling" : "", (double)a->weights[0].bytes / 1e9, (double)b.kv / 1e9, (double)b.other / 1e9);
+             overlap ? ", overlap scheduling" : "", (double)a->weights[0].bytes / 1e9, (double)l.bytes.kv / 1e9, (double)dev_bytes_beside(&l.bytes) / 1e9);
     if (*engine_chosen(a->engine)) log_info("%s", engine_chosen(a->engine));
+}
+
+/* Was the plan kept? What other programs took meanwhile is in the figure too. */
+static void tell_taken(const struct app *a) {
+    for (int32_t i = 0; i < a->n_local; i++) {
+        struct dev_loaded l = engine_loaded(a->engine, i);
+        size_t planned = l.bytes.weights + l.bytes.kv + dev_bytes_beside(&l.bytes);
+        if (i == 0 && l.n_graphs)
+            log_info("graphs: %d captured in %.2f s, %.1f MB; decodes of up to %d requests, mixed steps of up to %d tokens", l.n_graphs, l.graphs_s,
+                     mb(l.graphs_taken), l.decodes, l.tokens);
+        if (!l.taken) continue;
+        if (l.taken <= planned) log_info("memory of GPU rank %d: %.1f MB taken, of %.1f planned", i, mb(l.taken), mb(planned));
+        else log_warning("memory of GPU rank %d: %.1f MB were taken, %.1f more than planned: by another program, or the plan is wrong", i, mb(l.taken),
+                         mb(l.taken - planned));
+    }
 }
 
 static int open_machinery(struct app *a, const struct options *o, const struct room *room, struct err *e) {
@@ -255,6 +291,7 @@ static int open_machinery(struct app *a, const struct options *o, const struct r
     a->sched = sched_new(&sa);
     loop_init(&a->loop, &a->inbox, a->sched, a->engine, &ea.limits, overlap);
     tell_ranks(a, overlap);
+    tell_taken(a);
     return 0;
 }
 

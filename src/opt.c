@@ -103,7 +103,8 @@ static const struct row rows[] = {
     {"moe-backend", "", NULL, CHOICE, AT(moe_backend), 0, 0, "auto|fused", "auto", CMD_RUNS,
      "kernels of mixture-of-experts models on a GPU", gpu_only},
     {"cuda-graph-max-bs", "graph", NULL, INT, AT(cuda_graph_max_bs), 0, 4096, "N", "auto", CMD_TESTS,
-     "largest batch of decodes captured in a CUDA graph (default: 256); 0 disables graphs", gpu_only},
+     "largest batch of decodes captured in a CUDA graph (default: 256); steps with prompts are captured up to four times as many tokens, "
+     "1024 at most; 0 disables graphs", gpu_only},
     {"product-table", "", NULL, TEXT, AT(products), 0, 0, "FILE", NULL, CMD_RUNS,
      "how matrix products are computed on a GPU, as `minisgl tune` wrote it (default: minisgl/products.txt in ~/.cache where there is one); what it "
      "lacks is taken from the table that comes with the program", gpu_only},

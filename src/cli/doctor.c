@@ -40,7 +40,7 @@ static void count_degree(const struct doctor *d, struct doctor_degree *g) {
     struct fit_args a = {.config = &d->config,
                          .n_ranks = g->n_ranks,
                          .maker = d->maker,
-                         .dev = {.n_threads = threads > 1 ? threads : 1},
+                         .dev = {.n_threads = threads > 1 ? threads : 1, .graph_max = -1},
                          .limits = limits_of(d->o, d->on_gpu, d->max_len),
                          .max_len = d->max_len,
                          .page_size = (int32_t)d->o->page_size,

@@ -127,6 +127,7 @@ struct dev_shape {
                             The CPU reads every weight as it lies in its file */
     void (*weight_name)(const void *arg, const void *data, char *name, size_t n); /* what the weight at data is called, for that error; or NULL */
     const void *weight_arg;
+    int32_t n_experts, top_k, moe_ffn; /* of the widest OP_MOE; 0 experts: there is none */
     struct batch_limits limits;
     struct rope rope;
 };
@@ -146,7 +147,8 @@ struct dev_args {
     int32_t n_threads;   /* CPU: compute threads of this rank, the calling rank thread included */
     const char *isa;     /* CPU: NULL or "auto"; "ref", "generic", "avx2", "avx512", "avx512bf16" */
     bool decode_fa;      /* CUDA: attention of single new tokens by `fa`, the kernel of chunks, instead of `fi` */
-    int32_t graph_max;   /* CUDA: largest batch of decodes captured in a graph; 0: none, -1: the device decides */
+    int32_t graph_max;   /* CUDA: largest batch of decodes captured in a graph, and a quarter of the tokens of the largest
+                            mixed step that is (1024 at most); 0: none, -1: the device decides */
     const int32_t *gpus; /* CUDA: the ordinal of each rank's GPU, several may name one; NULL: rank i has GPU i */
     uint64_t comm_timeout_ns; /* CUDA, several ranks: how long a kernel waits for another rank */
     const struct lintab *products; /* CUDA: the user's table of matrix products (lintab.h), before the one in the backend; or NULL */
@@ -161,6 +163,31 @@ struct dev_tune {
     const struct dev_program *prog;
     void (*found)(void *arg, const struct lintab_gpu *gpu, const struct lintab_row *row); /* called for each product and number of rows */
     void *arg;
+};
+
+/* Bytes that one rank takes on its device, by what they are for. */
+struct dev_bytes {
+    size_t weights;     /* the device's own copy; plan() leaves it 0 */
+    size_t kv;          /* all pages */
+    size_t activations; /* the buffers of a step */
+    size_t tables;      /* what is kept by slot, and the step block */
+    size_t experts;     /* OP_MOE's scratch */
+    size_t workspace;   /* scratch of attention, sampling and libraries */
+    size_t comm;        /* exchange with other ranks */
+    size_t graphs, code; /* what the driver takes for captured steps and for kernels: not ours to lay out, so an upper estimate */
+};
+static inline size_t dev_bytes_beside(const struct dev_bytes *b) { /* beside weights and KV pages */
+    return b->activations + b->tables + b->experts + b->workspace + b->comm + b->graphs + b->code;
+}
+
+/* What load() came to. */
+struct dev_loaded {
+    struct dev_bytes bytes;         /* as planned */
+    size_t taken;                   /* by how much the device's free memory became less meanwhile: whoever took it; 0: not known */
+    size_t graphs_taken;            /* of this: while graphs were captured */
+    int32_t n_graphs;               /* captured */
+    int32_t decodes, tokens;        /* the largest: decodes, tokens of a mixed step */
+    double graphs_s;                /* seconds that took */
 };
 
 struct dev; /* the maker's own */
@@ -178,10 +205,12 @@ struct dev_maker {
     const char *(*describe)(const struct dev *d);
     /* Memory of the device that these arguments name, before it is opened. NULL: the host's. */
     int (*memory)(const struct dev_args *args, size_t *free_bytes, size_t *total, struct err *e);
-    /* Bytes that load() will take for the KV cache and for everything else, before it is done. */
-    void (*plan)(const struct dev *d, const struct dev_shape *shape, size_t *kv_bytes, size_t *other_bytes);
+    /* Bytes that load() will take, before it is done: the one plan of a rank's memory. */
+    void (*plan)(const struct dev *d, const struct dev_shape *shape, struct dev_bytes *b);
     /* Take the program; allocate everything. May be called again with another program (tests): the old state is dropped. */
     int (*load)(struct dev *d, const struct dev_shape *shape, const struct dev_program *prog, struct err *e);
+    /* After load. */
+    void (*loaded)(const struct dev *d, struct dev_loaded *l);
 
     /* Run one step. launch returns at once where the device is asynchronous (CPU: it does the work before it
      * returns); b must stay unchanged until collect returned. collect waits and fills r (rows is r->rows [max_seqs]).

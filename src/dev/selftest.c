@@ -422,7 +422,7 @@ static void att_test(struct test *t) {
 
 static void moe_case(struct test *t, int32_t E, int32_t F, int32_t X, int32_t top, int32_t T, bool norm, enum dtype dt) {
     struct dev_shape s = small_shape();
-    s.hidden = E, s.ffn = F, s.dtype = s.kv_dtype = dt;
+    s.hidden = E, s.ffn = F, s.dtype = s.kv_dtype = dt, s.n_experts = X, s.top_k = top, s.moe_ffn = F;
     struct view *experts = mem_zalloc(3 * (size_t)X, sizeof *experts), router = roll_weight(&t->dice, X, E, 1, dt, 1);
     for (int e = 0; e < X; e++) {
         experts[3 * e] = roll_weight(&t->dice, F, E, 0, dt, 1);

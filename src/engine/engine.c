@@ -302,10 +302,10 @@ bool engine_async(const struct engine *g) { return g->args.maker->async; }
 const char *engine_describe(const struct engine *g) { return g->args.maker->describe(g->ranks[0].dev); }
 const char *engine_chosen(const struct engine *g) { return g->args.maker->chosen ? g->args.maker->chosen(g->ranks[0].dev) : ""; }
 
-struct engine_bytes engine_bytes(const struct engine *g, int32_t rank) {
-    struct engine_bytes b;
-    g->args.maker->plan(g->ranks[rank].dev, &g->ranks[rank].shape, &b.kv, &b.other);
-    return b;
+struct dev_loaded engine_loaded(const struct engine *g, int32_t rank) {
+    struct dev_loaded l;
+    g->args.maker->loaded(g->ranks[rank].dev, &l);
+    return l;
 }
 
 int32_t engine_first(const struct engine *g) { return g->ranks[0].id; }

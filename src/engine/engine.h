@@ -47,11 +47,8 @@ const char *engine_describe(const struct engine *g); /* of rank 0's device, for 
 
 const char *engine_chosen(const struct engine *g);   /* what it chose at load, one line; "": nothing to tell */
 
-/* Bytes that one rank's device takes beside its weights. */
-struct engine_bytes {
-    size_t kv, other;
-};
-struct engine_bytes engine_bytes(const struct engine *g, int32_t rank);
+/* What one of this process's devices has loaded. */
+struct dev_loaded engine_loaded(const struct engine *g, int32_t rank);
 
 /* The ranks of this process. */
 int32_t engine_first(const struct engine *g);

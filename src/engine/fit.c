@@ -27,7 +27,6 @@ static int count_buffers(struct fit *f, const struct fit_args *a, struct shard s
     if (a->maker->open(&d, &one, e)) return -1;
     struct decoder decoder = {0};
     struct dev_shape shape;
-    size_t kv;
     rope_init(&decoder.rope, a->config);
     decoder_shape(&shape, a->config, &decoder, shard);
     shape.max_len = a->max_len;
@@ -36,7 +35,8 @@ static int count_buffers(struct fit *f, const struct fit_args *a, struct shard s
     shape.kv_dtype = a->kv_dtype;
     shape.dtype = a->dtype;
     shape.limits = a->limits;
-    a->maker->plan(d, &shape, &kv, &f->buffers);
+    a->maker->plan(d, &shape, &f->parts);
+    f->buffers = dev_bytes_beside(&f->parts);
     decoder_release(&decoder);
     a->maker->close(d);
     return 0;

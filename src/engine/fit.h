@@ -20,7 +20,8 @@ struct fit {
     size_t weights; /* in that dtype */
     size_t page;    /* of the KV cache, all layers */
     size_t kv;      /* the KV cache of one sequence of max_len tokens, and the dummy page */
-    size_t buffers; /* everything else of the device */
+    size_t buffers; /* everything else of the device: the sum of what beside weights and KV pages is in */
+    struct dev_bytes parts;
 };
 
 /* -1: the model does not divide over so many ranks; *e says what does not. */

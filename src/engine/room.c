@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-static size_t budget(const struct room_args *a) {
+size_t room_budget(const struct room_args *a) {
     double all = (double)a->memory / (a->sharers > 1 ? a->sharers : 1);
     return (size_t)(all * a->ratio);
 }
@@ -18,7 +18,7 @@ static size_t needed(const struct room_args *a, const struct fit *f) {
 static bool fits(const struct room_args *a) {
     struct fit f;
     struct err e;
-    return !fit_count(&f, &a->fit, &e) && needed(a, &f) <= budget(a);
+    return !fit_count(&f, &a->fit, &e) && needed(a, &f) <= room_budget(a);
 }
 
 /* The same with another size of a step. */
@@ -56,7 +56,7 @@ static void advise(struct buf *to, const struct room_args *a) {
     struct fit f;
     struct err e;
     if (fit_count(&f, &a->fit, &e)) return;
-    size_t taken = f.weights + f.buffers, have = budget(a);
+    size_t taken = f.weights + f.buffers, have = room_budget(a);
     if (a->num_pages > 2 && have > taken + 2 * f.page) buf_addf(to, ", --num-pages %zu", (have - taken) / f.page);
     double ratio = (double)needed(a, &f) / (double)have * a->ratio;
     if (ratio <= 0.98) buf_addf(to, ", --memory-ratio %.2f", ratio + 0.01);
@@ -70,7 +70,7 @@ static int refuse(const struct room_args *a, const struct fit *f, struct err *e)
     err_input(e, "the model does not fit: %s needs %.2f GB (weights %.2f, buffers %.2f, %lld KV pages %.2f) and may take %.2f GB, which is "
                  "--memory-ratio %g of what is free%s. What would make it fit, each alone: %.400s",
               a->fit.n_ranks > 1 ? "each rank" : "it", (double)needed(a, f) / 1e9, (double)f->weights / 1e9, (double)f->buffers / 1e9,
-              (long long)(a->num_pages > 2 ? a->num_pages : 2), (double)(needed(a, f) - f->weights - f->buffers) / 1e9, (double)budget(a) / 1e9,
+              (long long)(a->num_pages > 2 ? a->num_pages : 2), (double)(needed(a, f) - f->weights - f->buffers) / 1e9, (double)room_budget(a) / 1e9,
               a->ratio, a->sharers > 1 ? ", shared by the ranks" : "", buf_str(&advice) + 2);
     buf_release(&advice);
     return -1;
@@ -80,9 +80,9 @@ int room_plan(struct room *r, const struct room_args *a, struct err *e) {
     struct fit *f = &r->fit;
     int64_t page = a->fit.page_size, whole = (a->fit.max_len + page - 1) / page, pages = a->num_pages;
     if (fit_count(f, &a->fit, e)) return -1;
-    if (needed(a, f) > budget(a)) return refuse(a, f, e);
+    if (needed(a, f) > room_budget(a)) return refuse(a, f, e);
     if (pages < 0) {
-        int64_t most = (int64_t)a->max_running * whole + 1, room = (int64_t)((budget(a) - f->weights - f->buffers) / f->page);
+        int64_t most = (int64_t)a->max_running * whole + 1, room = (int64_t)((room_budget(a) - f->weights - f->buffers) / f->page);
         pages = room < most ? room : most;
     }
     if (pages > INT32_MAX / page - 1) pages = INT32_MAX / page - 1;

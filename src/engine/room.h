@@ -19,6 +19,7 @@ struct room {
     struct fit fit;           /* bytes of a rank; kv is for n_pages */
 };
 
+size_t room_budget(const struct room_args *a); /* bytes that a rank may take */
 int room_plan(struct room *r, const struct room_args *a, struct err *e);
 
 #endif

@@ -63,15 +63,20 @@ static size_t scratch_bytes(const struct dev *d, const struct dev_shape *s) {
     return align64(n > most ? n : most);
 }
 
-static void cpu_plan(const struct dev *d, const struct dev_shape *s, size_t *kv_bytes, size_t *other_bytes) {
-    size_t w[BUF_COUNT], r[BUF_COUNT], n = 0, T = (size_t)s->limits.max_tokens, S = (size_t)s->limits.max_seqs;
+static void cpu_plan(const struct dev *d, const struct dev_shape *s, struct dev_bytes *b) {
+    size_t w[BUF_COUNT], r[BUF_COUNT], T = (size_t)s->limits.max_tokens, S = (size_t)s->limits.max_seqs;
     buffer_sizes(s, w, r);
-    for (int i = 0; i < BUF_COUNT; i++) n += align64(w[i] * r[i] * sizeof(float));
-    n += xh_elements(s) * 2 + xt_elements(s) * 4 + T * (12 + (size_t)s->head_dim * 4);
-    n += S * ((size_t)table_length(s) * 4 + sizeof(struct sampling) + 2 * sizeof(struct result_row) + sizeof(struct att_seq));
-    n += (size_t)d->args.n_threads * scratch_bytes(d, s) + sampler_bytes(s->vocab, s->limits.max_seqs);
-    *kv_bytes = (size_t)s->n_layers * (size_t)s->n_pages * page_size_bytes(s);
-    *other_bytes = n;
+    *b = (struct dev_bytes){.kv = (size_t)s->n_layers * (size_t)s->n_pages * page_size_bytes(s)};
+    for (int i = 0; i < BUF_COUNT; i++) b->activations += align64(w[i] * r[i] * sizeof(float));
+    b->activations += xh_elements(s) * 2 + xt_elements(s) * 4;
+    b->tables = T * (12 + (size_t)s->head_dim * 4) +
+                S * ((size_t)table_length(s) * 4 + sizeof(struct sampling) + 2 * sizeof(struct result_row) + sizeof(struct att_seq));
+    b->workspace = (size_t)d->args.n_threads * scratch_bytes(d, s) + sampler_bytes(s->vocab, s->limits.max_seqs);
+}
+
+static void cpu_loaded(const struct dev *d, struct dev_loaded *l) {
+    *l = (struct dev_loaded){0};
+    cpu_plan(d, &d->shape, &l->bytes);
 }
 
 /* ---- checks ---- */
@@ -351,6 +356,7 @@ const struct dev_maker dev_cpu = {
     .describe = cpu_describe,
     .plan = cpu_plan,
     .load = cpu_load,
+    .loaded = cpu_loaded,
     .launch = cpu_launch,
     .collect = cpu_collect,
     .poke = cpu_poke,

@@ -1,7 +1,7 @@
-/* cuda.h: the insides of a CUDA device, shared by maker.c (life and memory), upload.c (weights), linear.c (products), tune.c and step.c
- * (one step, eager or from a graph). Everything belongs to the rank thread; only upload.c starts threads, and joins them.
+/* cuda.h: the insides of a CUDA device, shared by maker.c (life and memory), upload.c (weights), linear.c (products), tune.c, step.c (one
+ * step) and graph.c (captured steps). Everything belongs to the rank thread; only upload.c starts threads, and joins them.
  *
- * Memory is planned from one table (memory.h's rows in maker.c), printed by the caller, and allocated once by load. Two steps may be
+ * Memory is planned in one place (lay_out in maker.c), printed by the caller, and allocated once by load. Two steps may be
  * under way: each has its own pinned block and pinned results; on the device there is one of everything, since a stream keeps order. */
 #ifndef MINISGL_DEV_CUDA_CUDA_H
 #define MINISGL_DEV_CUDA_CUDA_H
@@ -11,7 +11,7 @@
 
 #include <cublasLt.h>
 
-enum { GRAPHS_MAX = 96, WORKSPACE_BYTES = 64 << 20 };
+enum { GRAPHS_MAX = 256, WORKSPACE_BYTES = 64 << 20 };
 
 /* A weight on the device, [n, k] with zeros from k to ld. */
 struct weight {
@@ -52,8 +52,11 @@ struct pending {
     cudaEvent_t done;
 };
 
+/* A step is two graphs: the operators over tokens (of decodes only, or of anything), then those over the rows that want logits. */
+enum graph_kind { GRAPH_DECODE, GRAPH_MIXED, GRAPH_ROWS, GRAPH_KINDS };
 struct graph {
-    int32_t seqs;
+    enum graph_kind kind;
+    int32_t size; /* tokens, or rows: it runs for up to so many */
     cudaGraphExec_t exec;
 };
 
@@ -97,8 +100,13 @@ struct dev {
     struct lintab shipped; /* the backend's own table of products */
     int32_t user_part, shipped_part; /* of this GPU, in the user's table and in ours; -1: none */
     char chosen[300];
-    struct graph graphs[GRAPHS_MAX];
+    int32_t rows_at; /* the first operator over rows */
+    struct graph graphs[GRAPHS_MAX]; /* of each kind in order of size */
     int32_t n_graphs;
+    size_t graphs_taken;
+    double graphs_s;
+    size_t free_at_open, taken; /* of the GPU's memory */
+    struct dev_bytes bytes;
     bool warming; /* the first steps are load's own */
     bool alone;   /* nothing is exchanged: in the first of them */
 
@@ -155,10 +163,23 @@ int table_shipped(struct lintab *t, struct err *e);
 int tune_products(struct dev *d, const struct dev_tune *what, struct err *e);
 
 /* step.c */
+struct run {
+    struct dev *d;
+    struct step_dims n;
+    int32_t n_fi, n_fa; /* attention's work items, at most; 0: there is no such work */
+};
+int step_tokens(const struct run *r, struct err *e); /* enqueue the operators over tokens */
+int step_rows(const struct run *r, struct err *e);   /* enqueue those over rows */
 int step_launch(struct dev *d, const struct batch *b, struct err *e);
 int step_collect(struct dev *d, struct result *r, struct err *e);
-int step_warm(struct dev *d, int32_t graph_max, struct err *e);
+int step_warm(struct dev *d, struct err *e); /* a first step, which loads kernels; empty pages */
 size_t step_block_bytes(const struct dev_shape *s, int32_t parts_max);
 int32_t step_parts_max(const struct dev *d, const struct dev_shape *s);
+
+/* graph.c */
+int graphs_make(struct dev *d, struct err *e); /* after step_warm: all graphs, and all kernels that other steps need */
+void graphs_release(struct dev *d);
+size_t graphs_bytes(const struct dev *d, const struct dev_shape *s); /* what they may take */
+const struct graph *graph_find(const struct dev *d, enum graph_kind kind, int32_t size); /* the smallest with room, or NULL */
 
 #endif

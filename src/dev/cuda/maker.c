@@ -95,29 +95,23 @@ static void lay_tables(struct dev *d, struct arena *a) {
     t->n_turns = d->n_ops;
     t->turn = take(a, (size_t)d->n_ops * 4);
     d->angles.inv_freq = s->rope.inv_freq ? take(a, half * 4) : NULL;
-    d->sample.parts = take(a, S * SAMPLE_SPLITS_MAX * SAMPLE_PART_BYTES);
     d->sample.out = take(a, S * sizeof(struct result_row));
 }
 
-static void lay_attention(struct dev *d, struct arena *a) {
+static void lay_scratch(struct dev *d, struct arena *a) {
     const struct dev_shape *s = &d->shape;
-    size_t parts = (size_t)d->parts_max * (size_t)s->n_heads;
+    size_t S = (size_t)s->limits.max_seqs, parts = (size_t)d->parts_max * (size_t)s->n_heads;
     d->att.part_out = take(a, parts * (size_t)s->head_dim * 4);
     d->att.part_ml = take(a, parts * 2 * 4);
-    d->att.arrived = take(a, (size_t)s->limits.max_seqs * (size_t)s->n_kv_heads * 4);
+    d->att.arrived = take(a, S * (size_t)s->n_kv_heads * 4);
+    d->sample.parts = take(a, S * SAMPLE_SPLITS_MAX * SAMPLE_PART_BYTES);
+    d->workspace = take(a, WORKSPACE_BYTES);
 }
 
 static void lay_experts(struct dev *d, struct arena *a) {
     enum { TOKENS = 4096 };
-    int32_t X = 0, top = 0;
-    int64_t F = 0;
-    for (int32_t i = 0; i < d->n_ops; i++) {
-        const struct op *o = d->ops[i].o;
-        if (o->kind != OP_MOE) continue;
-        if (o->n_experts > X) X = o->n_experts;
-        if (o->top_k > top) top = o->top_k;
-        if (o->experts[0].n > F) F = o->experts[0].n;
-    }
+    int32_t X = d->shape.n_experts, top = d->shape.top_k;
+    int64_t F = d->shape.moe_ffn;
     if (!X) return;
     d->moe_tokens = d->cap_tokens < TOKENS ? d->cap_tokens : TOKENS;
     size_t n = (size_t)d->moe_tokens * (size_t)top, size = dtype_size(d->act);
@@ -135,13 +129,23 @@ static void lay_experts(struct dev *d, struct arena *a) {
     m->max_tokens = d->moe_tokens;
 }
 
-static void lay_out(struct dev *d, struct arena *a) {
+/* The one list of what the arena holds, and how much of it is for what. */
+static void lay_out(struct dev *d, struct arena *a, struct dev_bytes *b) {
+    size_t at[5];
+    at[0] = a->bytes;
     lay_buffers(d, a);
     lay_shares(d, a);
+    at[1] = a->bytes;
     lay_tables(d, a);
-    lay_attention(d, a);
+    at[2] = a->bytes;
     lay_experts(d, a);
-    d->workspace = take(a, WORKSPACE_BYTES);
+    at[3] = a->bytes;
+    lay_scratch(d, a);
+    at[4] = a->bytes;
+    b->activations = at[1] - at[0];
+    b->tables = at[2] - at[1];
+    b->experts = at[3] - at[2];
+    b->workspace = at[4] - at[3];
 }
 
 static void set_sizes(struct dev *d, const struct dev_shape *s) {
@@ -155,15 +159,35 @@ static void set_sizes(struct dev *d, const struct dev_shape *s) {
     buffer_widths(s, d->width);
 }
 
-/* Experts' buffers, which the shape does not tell, come on top. */
-static void cuda_plan(const struct dev *d, const struct dev_shape *s, size_t *kv_bytes, size_t *other_bytes) {
-    struct dev count = {.n_sms = d ? d->n_sms : 132, .act = s->dtype, .args.n_ranks = 1};
+/* What the driver and cuBLASLt take for kernels, which are loaded at start. */
+enum { CODE_BYTES = 256 << 20, OPS_A_LAYER = 11, OPS_AROUND = 6 };
+
+static int32_t ranks_of(const struct dev_shape *s) {
+    int32_t n = 1;
+    while (n < P2P_RANKS && s->vocab * (int64_t)n < s->vocab_total) n *= 2;
+    return n;
+}
+
+/* d: NULL, or opened perhaps for one rank only. */
+static void cuda_plan(const struct dev *d, const struct dev_shape *s, struct dev_bytes *b) {
+    struct dev count = {.n_sms = d ? d->n_sms : 132, .act = s->dtype, .args.n_ranks = ranks_of(s), .args.graph_max = d ? d->args.graph_max : -1,
+                        .n_ops = s->n_layers * OPS_A_LAYER + OPS_AROUND};
     struct arena a = {0};
-    while (count.args.n_ranks < P2P_RANKS && s->vocab * (int64_t)count.args.n_ranks < s->vocab_total) count.args.n_ranks *= 2;
+    *b = (struct dev_bytes){0};
     set_sizes(&count, s);
-    lay_out(&count, &a);
-    *kv_bytes = count.layer_bytes * (size_t)s->n_layers;
-    *other_bytes = a.bytes + (count.args.n_ranks > 1 ? P2P_BYTES : 0);
+    lay_out(&count, &a, b);
+    b->kv = count.layer_bytes * (size_t)s->n_layers;
+    b->comm = count.args.n_ranks > 1 ? P2P_BYTES : 0;
+    b->graphs = graphs_bytes(&count, s);
+    b->code = CODE_BYTES;
+}
+
+static void cuda_loaded(const struct dev *d, struct dev_loaded *l) {
+    *l = (struct dev_loaded){.bytes = d->bytes, .taken = d->taken, .graphs_taken = d->graphs_taken, .n_graphs = d->n_graphs, .graphs_s = d->graphs_s};
+    for (int32_t i = 0; i < d->n_graphs; i++) {
+        if (d->graphs[i].kind == GRAPH_DECODE) l->decodes = d->graphs[i].size;
+        if (d->graphs[i].kind == GRAPH_MIXED) l->tokens = d->graphs[i].size;
+    }
 }
 
 /* ---- checks ---- */
@@ -205,6 +229,9 @@ static int check_op(const struct dev *d, const struct op *o, int32_t at, struct 
         return err_input(e, "operator %d: expected a rotary size of %d, found %d", at, d->shape.head_dim, d->shape.rope.dim);
     if (o->kind == OP_NORM && o->w[0].k > d->width[o->in])
         return err_input(e, "operator %d: a norm of %d does not fit its buffer of %lld columns", at, o->w[0].k, (long long)d->width[o->in]);
+    if (o->kind == OP_MOE && (o->n_experts > d->shape.n_experts || o->top_k > d->shape.top_k || o->experts[0].n > d->shape.moe_ffn))
+        return err_input(e, "operator %d: %d experts of %d, %d a token, do not fit a shape with %d of %d, %d a token", at, o->n_experts,
+                         o->experts[0].n, o->top_k, d->shape.n_experts, d->shape.moe_ffn, d->shape.top_k);
     if (o->kind == OP_MOE && (o->n_experts < 1 || o->n_experts > MOE_EXPERTS_MAX || o->top_k < 1 || o->top_k > o->n_experts ||
                               o->top_k > MOE_TOP_MAX))
         return err_input(e, "operator %d: expected up to %d experts and up to %d a token, found %d and %d", at, MOE_EXPERTS_MAX, MOE_TOP_MAX,
@@ -224,7 +251,7 @@ static enum dtype activation_dtype(const struct dev_shape *s, const struct dev_p
 
 static void unload(struct dev *d) {
     if (d->stream) cudaStreamSynchronize(d->stream);
-    for (int32_t i = 0; i < d->n_graphs; i++) cudaGraphExecDestroy(d->graphs[i].exec);
+    graphs_release(d);
     linear_release(d);
     for (int i = 0; i < 2; i++) {
         struct pending *p = &d->pending[i];
@@ -239,7 +266,7 @@ static void unload(struct dev *d) {
         *all[i] = NULL;
     }
     upload_forget(d);
-    d->n_graphs = d->n_pending = d->first_pending = d->moe_tokens = 0;
+    d->n_pending = d->first_pending = d->moe_tokens = 0;
     d->loaded = false;
 }
 
@@ -260,14 +287,17 @@ static int allocate(struct dev *d, char **p, size_t n, const char *what, struct 
 
 static int allocate_all(struct dev *d, const struct dev_program *prog, struct err *e) {
     struct arena count = {0};
-    size_t weights = d->weight_bytes = upload_size(d, prog, d->act);
-    lay_out(d, &count);
+    struct dev_bytes parts;
+    size_t weights = upload_size(d, prog, d->act);
+    lay_out(d, &count, &parts);
     size_t kv = d->layer_bytes * (size_t)(d->shape.n_layers ? d->shape.n_layers : 1);
+    cuda_plan(d, &d->shape, &d->bytes);
+    d->bytes.weights = weights;
     if (allocate(d, &d->weights, weights, "the weights", e) || allocate(d, &d->arena, count.bytes, "activations and workspace", e) ||
         allocate(d, &d->kv, kv, "the KV cache", e))
         return -1;
     struct arena a = {.base = d->arena};
-    lay_out(d, &a);
+    lay_out(d, &a, &parts);
     for (int i = 0; i < 2; i++) {
         struct pending *p = &d->pending[i];
         if (cuda_ok(d, cudaHostAlloc((void **)&p->block, d->block_bytes, cudaHostAllocDefault), "pinned memory", e)) return -1;
@@ -317,18 +347,33 @@ static bool complete(const struct dev_program *p) {
     return p->n_ops > 1 && p->ops[0].kind == OP_EMBED && p->ops[p->n_ops - 1].kind == OP_SAMPLE;
 }
 
-static int32_t graph_max(const struct dev *d) {
-    const struct batch_limits *l = &d->shape.limits;
-    int32_t n = d->args.graph_max < 0 ? 256 : d->args.graph_max;
-    if (n > l->max_seqs) n = l->max_seqs;
-    return n > l->max_tokens ? l->max_tokens : n;
+/* Ranks that share a GPU cannot tell whose doing it was. */
+static bool alone_there(const struct dev *d) {
+    for (int32_t i = 0; d->args.gpus && i < d->args.n_ranks; i++)
+        if (i != d->args.rank && d->args.gpus[i] == d->gpu) return false;
+    return true;
+}
+
+static int count_taken(struct dev *d, struct err *e) {
+    size_t now, total;
+    if (cuda_ok(d, cudaMemGetInfo(&now, &total), "asking for free memory", e)) return -1;
+    d->taken = alone_there(d) && d->free_at_open > now ? d->free_at_open - now : 0;
+    return 0;
+}
+
+static int32_t first_of_rows(const struct dev *d) {
+    for (int32_t i = 0; i < d->n_ops; i++) {
+        const struct op *o = d->ops[i].o;
+        if (o->in == BUF_ROWS || o->out == BUF_ROWS || o->kind == OP_SAMPLE) return i;
+    }
+    return d->n_ops;
 }
 
 /* The weights, and how fast they came, for the log. */
 static int upload_timed(struct dev *d, struct err *e) {
     uint64_t start = clock_ns();
     if (upload(d, e)) return -1;
-    double s = (double)(clock_ns() - start) / 1e9, gb = (double)d->weight_bytes / 1e9;
+    double s = (double)(clock_ns() - start) / 1e9, gb = (double)d->bytes.weights / 1e9;
     snprintf(d->describe + d->described, sizeof d->describe - d->described, "; %.2f GB of weights came in %.2f s, %.1f GB/s", gb, s, gb / s);
     return 0;
 }
@@ -347,8 +392,10 @@ static int cuda_load(struct dev *d, const struct dev_shape *shape, const struct 
     if (cuda_ok(d, cudaStreamSynchronize(d->stream), "clearing memory", e)) return -1;
     if (fill_tables(d, e) || upload_timed(d, e) || linear_prepare(d, e)) return -1;
     find_halves(d);
+    d->rows_at = first_of_rows(d);
     d->loaded = true;
-    return complete(prog) ? step_warm(d, graph_max(d), e) : 0;
+    if (complete(prog) && (step_warm(d, e) || graphs_make(d, e))) return -1;
+    return count_taken(d, e);
 }
 
 /* ---- life ---- */
@@ -373,6 +420,7 @@ static void watch_gpu(struct dev *d) {
 
 static int look_at(struct dev *d, struct err *e) {
     int major = 0, driver = 0, runtime = 0;
+    size_t total;
     struct cudaDeviceProp p;
     if (cuda_ok(d, cudaSetDevice(d->gpu), "choosing the GPU", e)) return -1;
     if (cuda_ok(d, cudaGetDeviceProperties(&p, d->gpu), "asking for the GPU's properties", e)) return -1;
@@ -385,6 +433,7 @@ static int look_at(struct dev *d, struct err *e) {
     d->n_sms = p.multiProcessorCount;
     d->capability = p.major * 10 + p.minor;
     snprintf(d->name, sizeof d->name, "%.63s", p.name);
+    if (cuda_ok(d, cudaMemGetInfo(&d->free_at_open, &total), "asking for free memory", e)) return -1;
     launch_init(major);
     snprintf(d->describe, sizeof d->describe, "cuda, GPU %d: %s, %d SMs, %.1f GB, CUDA %d.%d (driver %d.%d)", d->gpu, p.name, d->n_sms,
              (double)p.totalGlobalMem / 1e9, runtime / 1000, runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
@@ -481,6 +530,7 @@ static const struct dev_maker maker = {
     .memory = cuda_memory,
     .plan = cuda_plan,
     .load = cuda_load,
+    .loaded = cuda_loaded,
     .launch = step_launch,
     .collect = step_collect,
     .poke = cuda_poke,

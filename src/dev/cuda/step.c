@@ -1,5 +1,5 @@
 /* step.c: one step of a CUDA device. The host side reads the batch, checks it, plans which attention kernel takes what, and writes
- * one pinned block; the device side is one copy up, the operators (enqueued one by one, or as a captured graph), and one copy down.
+ * one pinned block; the device side is one copy up, the operators (enqueued one by one, or as captured graphs), and one copy down.
  * Nothing here waits for the device but step_collect. Runs on the rank thread. A batch that names slots, pages or tokens that do not
  * exist is our own bug. */
 #include "base/mem.h"
@@ -142,12 +142,6 @@ static struct step_dims put_block(struct dev *d, const struct batch *b, char *bl
 }
 
 /* ---- the operators ---- */
-
-struct run {
-    struct dev *d;
-    struct step_dims n;
-    int32_t n_fi, n_fa; /* > 0: there may be such work */
-};
 
 static char *buf_row(const struct dev *d, enum buf_id b, int64_t row) {
     return (char *)d->buf[b] + (size_t)(row * d->ld[b]) * dtype_size(buf_dtype(d, b));
@@ -323,75 +317,40 @@ static int run_op(const struct run *r, struct dop *o, struct err *e) {
     return 0;
 }
 
-static int enqueue(const struct run *r, struct err *e) {
+static int run_ops(const struct run *r, int32_t from, int32_t to, struct err *e) {
     struct dev *d = r->d;
-    d->op_at = -1;
-    k_begin(d->tabs, r->n, d->stream);
-    if (d->angles.inv_freq) k_angles(d->tabs, d->angles, r->n.tokens, d->stream);
-    for (int32_t i = 0; i < d->n_ops; i++) {
+    for (int32_t i = from; i < to; i++) {
         d->op_at = i;
         if (run_op(r, &d->ops[i], e) || cuda_ok(d, cudaPeekAtLastError(), "a launch", e)) return -1;
     }
     return 0;
 }
 
-/* ---- graphs ---- */
-
-/* The graph for a step of decodes only: the smallest that has room. */
-static const struct graph *graph_for(const struct dev *d, const struct step_dims *n) {
-    if (n->tokens != n->seqs || n->rows != n->seqs) return NULL;
-    for (int32_t i = 0; i < d->n_graphs; i++)
-        if (d->graphs[i].seqs >= n->seqs) return &d->graphs[i];
-    return NULL;
-}
-
-/* Blocks of `fi` take items in turn, so the launch is for as many as there can be; a decode is one tile of `fa`. */
-static int record(struct run *r, cudaGraph_t *graph, struct err *e) {
+int step_tokens(const struct run *r, struct err *e) {
     struct dev *d = r->d;
-    *graph = NULL;
-    if (cuda_ok(d, cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeThreadLocal), "begin capture", e)) return -1;
-    int bad = enqueue(r, e);
-    cudaError_t rc = cudaStreamEndCapture(d->stream, graph);
-    return bad ? -1 : cuda_ok(d, rc, "capture", e);
+    d->op_at = -1;
+    k_begin(d->tabs, r->n, d->stream);
+    if (d->angles.inv_freq) k_angles(d->tabs, d->angles, r->n.tokens, d->stream);
+    return run_ops(r, 0, d->rows_at, e);
 }
 
-static int capture(struct dev *d, int32_t seqs, struct err *e) {
-    struct run r = {.d = d, .n = {seqs, seqs, seqs}, .n_fi = d->args.decode_fa ? 0 : 1 << 16, .n_fa = d->args.decode_fa ? seqs : 0};
-    cudaGraph_t graph;
-    struct graph *g = &d->graphs[d->n_graphs];
-    int bad = record(&r, &graph, e);
-    if (!bad) bad = cuda_ok(d, cudaGraphInstantiate(&g->exec, graph, 0), "making a graph", e);
-    if (!bad) bad = cuda_ok(d, cudaGraphUpload(g->exec, d->stream), "loading a graph", e);
-    if (graph) cudaGraphDestroy(graph);
-    if (bad) return -1;
-    g->seqs = seqs;
-    d->n_graphs++;
-    return 0;
+int step_rows(const struct run *r, struct err *e) { return r->n.rows ? run_ops(r, r->d->rows_at, r->d->n_ops, e) : 0; }
+
+/* Both halves, each from a graph where one has room. */
+static int enqueue(const struct run *r, struct err *e) {
+    struct dev *d = r->d;
+    const struct graph *tokens = NULL, *rows = NULL;
+    if (!d->warming && r->n.tokens == r->n.seqs) tokens = graph_find(d, GRAPH_DECODE, r->n.tokens);
+    if (!d->warming && !tokens) tokens = graph_find(d, GRAPH_MIXED, r->n.tokens);
+    if (!d->warming && r->n.rows) rows = graph_find(d, GRAPH_ROWS, r->n.rows);
+    d->op_at = -1;
+    if (tokens ? cuda_ok(d, cudaGraphLaunch(tokens->exec, d->stream), "a graph", e) : step_tokens(r, e)) return -1;
+    d->op_at = -1;
+    return rows ? cuda_ok(d, cudaGraphLaunch(rows->exec, d->stream), "a graph of rows", e) : step_rows(r, e);
 }
 
-/* Sizes of graphs: close together where a step is short. The last is the largest batch itself. */
-static int32_t next_size(int32_t n, int32_t max) {
-    int32_t next = n < 4 ? n + 1 : n < 8 ? 8 : n < 64 ? n + 8 : n < 256 ? n + 16 : n + 64;
-    return n < max && next > max ? max : next;
-}
-
-/* Several ranks: to load a kernel may wait for all that runs on the GPU, and so for a kernel that waits for this rank. So the products of
- * every number of rows are chosen and loaded now, by recording steps that are never run. */
-static int load_products(struct dev *d, struct err *e) {
-    const struct batch_limits *l = &d->shape.limits;
-    for (int32_t n = 1; d->comm && n <= l->max_tokens; n = linear_rows(n + 1)) {
-        int32_t seqs = n < l->max_seqs ? n : l->max_seqs;
-        struct run r = {.d = d, .n = {n, seqs, seqs}, .n_fi = 1, .n_fa = 1};
-        cudaGraph_t graph;
-        int bad = record(&r, &graph, e);
-        if (graph) cudaGraphDestroy(graph);
-        if (bad) return -1;
-    }
-    return 0;
-}
-
-/* One eager step, so that every kernel is loaded; then the graphs. The pages of empty tables are page 0, which holds nothing. */
-int step_warm(struct dev *d, int32_t graph_max, struct err *e) {
+/* One eager step, so that every kernel of ours is loaded. The pages of empty tables are page 0, which holds nothing. */
+int step_warm(struct dev *d, struct err *e) {
     const struct batch_limits *l = &d->shape.limits;
     struct batch *b = batch_init(mem_aligned(64, batch_size(l)), l);
     struct result r = {.rows = mem_zalloc((size_t)l->max_seqs, sizeof *r.rows)};
@@ -407,10 +366,7 @@ int step_warm(struct dev *d, int32_t graph_max, struct err *e) {
     d->warming = d->alone = true;
     int bad = step_launch(d, b, e);
     if (!bad) bad = step_collect(d, &r, e);
-    d->alone = false;
-    if (!bad) bad = load_products(d, e);
-    for (int32_t s = 1; !bad && s <= graph_max && d->n_graphs < GRAPHS_MAX; s = next_size(s, graph_max)) bad = capture(d, s, e);
-    d->warming = false;
+    d->warming = d->alone = false;
     free(r.rows);
     free(b);
     return bad;
@@ -430,13 +386,8 @@ int step_launch(struct dev *d, const struct batch *b, struct err *e) {
     const struct step_head *h = (const struct step_head *)(const void *)p->block;
     cudaError_t rc = cudaMemcpyAsync((void *)(uintptr_t)d->tabs.head, p->block, h->size, cudaMemcpyHostToDevice, d->stream);
     if (cuda_ok(d, rc, "the copy up", e)) return -1;
-    const struct graph *g = d->warming ? NULL : graph_for(d, &n);
-    if (g) {
-        if (cuda_ok(d, cudaGraphLaunch(g->exec, d->stream), "a graph", e)) return -1;
-    } else {
-        struct run r = {.d = d, .n = n, .n_fi = h->n_fi, .n_fa = h->n_fa};
-        if (n.tokens && enqueue(&r, e)) return -1;
-    }
+    struct run r = {.d = d, .n = n, .n_fi = h->n_fi, .n_fa = h->n_fa};
+    if (n.tokens && enqueue(&r, e)) return -1;
     p->step = b->step;
     p->n_rows = n.rows;
     rc = n.rows ? cudaMemcpyAsync(p->rows, d->sample.out, (size_t)n.rows * sizeof *p->rows, cudaMemcpyDeviceToHost, d->stream) : 0;
