@@ -633,6 +633,20 @@ static void model_test(struct test *t) {
     end(t);
 }
 
+/* With the last model loaded: the device took no more memory than it had planned. A device that cannot tell is not asked. */
+static void memory_test(struct test *t) {
+    struct dev_loaded l;
+    char where[160];
+    t->m->loaded(t->dev, &l);
+    size_t planned = l.bytes.weights + l.bytes.kv + dev_bytes_beside(&l.bytes);
+    if (!l.taken || !planned) return;
+    begin(t, "memory taken of planned", 1);
+    snprintf(where, sizeof where, "%.1f of %.1f MB; %d graphs, %.1f of %.1f MB", (double)l.taken / 1e6, (double)planned / 1e6, l.n_graphs,
+             (double)l.graphs_taken / 1e6, (double)l.bytes.graphs / 1e6);
+    add_case(t, where, (double)l.taken / (double)planned);
+    end(t);
+}
+
 int dev_selftest(const struct dev_maker *m, const struct dev_args *args, FILE *out, struct err *e) {
     struct test t = {.m = m, .out = out, .e = e, .dice = {1}};
     struct dev_args ref = {.n_ranks = 1, .n_threads = args->n_threads, .isa = "ref"};
@@ -643,7 +657,7 @@ int dev_selftest(const struct dev_maker *m, const struct dev_args *args, FILE *o
         m->close(t.dev);
         return -1;
     }
-    static void (*const tests[])(struct test *) = {rows_test, embed_test, linear_test, att_test, moe_test, sample_test, model_test};
+    static void (*const tests[])(struct test *) = {rows_test, embed_test, linear_test, att_test, moe_test, sample_test, model_test, memory_test};
     for (size_t i = 0; i < sizeof tests / sizeof *tests && !t.broken; i++) tests[i](&t);
     dev_cpu.close(t.ref);
     m->close(t.dev);

@@ -2,7 +2,8 @@
  *
  * The oracle is the CPU maker with the instruction set `ref` (plain loops, sums in double), given the same numbers: what is poked is
  * first rounded to the dtype that the device keeps. The error of a case is |out - ref| / |ref|, over all numbers of the case; a
- * NaN never passes. Bounds are by dtype: f32 5e-5, f16 4e-3, bf16 2e-2. Sampled tokens must be equal. */
+ * NaN never passes. Bounds are by dtype: f32 5e-5, f16 4e-3, bf16 2e-2. Sampled tokens must be equal.
+ * And the memory that a device says was taken must not be more than it had planned. */
 #ifndef MINISGL_DEV_SELFTEST_H
 #define MINISGL_DEV_SELFTEST_H
 #include "dev/dev.h"
