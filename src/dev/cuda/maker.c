@@ -160,7 +160,7 @@ static void set_sizes(struct dev *d, const struct dev_shape *s) {
 }
 
 /* What the driver and cuBLASLt take for kernels, which are loaded at start. */
-enum { CODE_BYTES = 256 << 20, OPS_A_LAYER = 11, OPS_AROUND = 6 };
+enum { CODE_BYTES = 64 << 20, OPS_A_LAYER = 11, OPS_AROUND = 6 };
 
 static int32_t ranks_of(const struct dev_shape *s) {
     int32_t n = 1;
