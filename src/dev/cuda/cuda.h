@@ -65,7 +65,7 @@ struct dev {
     int32_t gpu, n_sms, capability;
     char name[64];
     char describe[400];
-    size_t described, weight_bytes; /* of describe: what is known before load() */
+    size_t described; /* of describe: what is known before load() */
     cudaStream_t stream;
     struct gpu_health *health; /* what the driver says of the GPU; NULL: nothing */
     cublasLtHandle_t lt;
