@@ -36,7 +36,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DEV_ABI = 3 };
+enum { DEV_ABI = 4 };
 
 /* FP8_E4M3 is for the KV cache only: sign, 4 bits of exponent (bias 7), 3 of mantissa; up to 448, no infinity, NaN is 0x7f. What is
  * stored there is rounded to nearest even and saturates, without a scale (as if all scales were 1). */

@@ -138,7 +138,6 @@ void decoder_shape(struct dev_shape *s, const struct config *c, const struct dec
         .vocab_total = c->vocab,
         .max_len = c->max_position,
         .rope = d->rope,
-        .dtype = c->dtype,
         .n_experts = c->n_experts,
         .top_k = c->experts_per_token,
         .moe_ffn = share(c->moe_ffn, shard),
