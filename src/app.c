@@ -134,7 +134,8 @@ static bool on_gpu(const struct app *a) { return a->maker->memory != NULL; }
 static struct dev_args device_args(const struct app *a, const struct options *o) {
     return (struct dev_args){.n_ranks = a->n_ranks, .n_threads = threads_of_rank(a, o), .isa = o->cpu_isa,
                              .decode_fa = !strcmp(o->attention, "fa"),
-                             .graph_max = (int32_t)o->cuda_graph_max_bs, .gpus = a->gpus, .products = &a->products};
+                             .graph_max = (int32_t)o->cuda_graph_max_bs, .gpus = a->gpus, .products = &a->products,
+                             .gpu_comm = o->gpu_comm, .no_windows = o->disable_pynccl};
 }
 
 static struct sched_args sched_settings(struct app *a, const struct options *o, const struct room *room) {
@@ -154,7 +155,7 @@ static int gpu_memory(const struct app *a, const struct dev_args *dev, size_t *m
     struct dev_args one = *dev;
     size_t total, n;
     *memory = SIZE_MAX;
-    for (one.rank = 0; one.rank < a->n_local; one.rank++) {
+    for (one.local = 0; one.local < a->n_local; one.local++) {
         if (a->maker->memory(&one, &n, &total, e)) return -1;
         if (n < *memory) *memory = n;
     }
@@ -322,18 +323,11 @@ int app_check_ranks(const struct options *o, struct err *e) {
     return err_input(e, "--tp %lld: the model can be split over 1, 2, 4 or 8 ranks", (long long)o->tp);
 }
 
-/* --devices: as many ordinals as ranks, parted by commas. */
+/* --devices: as many ordinals as ranks. */
 int app_devices(int32_t *gpus, int32_t n, const char *text, struct err *e) {
-    const char *at = text;
-    int32_t i = 0;
-    for (; i < n; i++) {
-        char *end;
-        long v = *at >= '0' && *at <= '9' ? strtol(at, &end, 10) : -1;
-        if (v < 0 || v > 255 || *end != (i + 1 < n ? ',' : 0)) break;
-        gpus[i] = (int32_t)v;
-        at = end + 1;
-    }
-    return i == n ? 0 : err_input(e, "--devices %s: expected the CUDA ordinals of %d GPUs, one a rank, parted by commas", text, n);
+    int32_t found = 0;
+    if (!gpus_named(text, gpus, n, &found) && found == n) return 0;
+    return err_input(e, "--devices %s: expected the CUDA ordinals of %d GPUs, one a rank, parted by commas", text, n);
 }
 
 static void count_sharers(struct app *a) {
@@ -395,7 +389,6 @@ static int check_attention(const struct app *a, const struct options *o, struct 
         return err_input(e, "--attention-backend %s: fi is for decodes only; use auto or fa,fi (fa for prompts, fi for decodes), or fa for both",
                          o->attention);
     if (on_gpu(a)) log_info("attention: fa for prompts, %s for decodes", !strcmp(o->attention, "fa") ? "fa" : "fi");
-    if (on_gpu(a) && o->disable_pynccl) log_info("--disable-pynccl changes nothing: GPU ranks have one communicator, p2p");
     if (on_gpu(a) && options_given(o, "cpu-isa")) log_info("--cpu-isa matters on the CPU only: this run computes on a GPU");
     return 0;
 }

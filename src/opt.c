@@ -58,6 +58,9 @@ static const struct row rows[] = {
      "CPU compute threads, of all ranks of this process together, at least one a rank (default: the cores this process may use)", NULL},
     {"devices", "", NULL, TEXT, AT(devices), 0, 0, "I,J,...", NULL, CMD_TESTS,
      "CUDA ordinals of the ranks' GPUs, one a rank (default: rank i computes on GPU i); several ranks on one GPU are a test mode", gpu_only},
+    {"gpu-comm", "", NULL, CHOICE, AT(gpu_comm), 0, 0, "auto|p2p|nccl", "auto", CMD_TESTS,
+     "how GPU ranks exchange: `p2p`, kernels that read the other GPUs' memory, for the ranks of one process; `nccl`, NVIDIA's library, for one "
+     "or several processes; `auto` takes what is there, and of both the faster one for each size", gpu_only},
     {"cpu-isa", "", "MINISGL_CPU_ISA", CHOICE, AT(cpu_isa), 0, 0, "auto|ref|generic|avx2|avx512|avx512bf16", "auto",
      CMD_RUNS, "instruction set of the CPU kernels; `ref` is the slow reference", NULL},
     {"dtype", "", NULL, CHOICE, AT(dtype), 0, 0, "auto|float16|bfloat16|float32", "auto", CMD_RUNS | CMD_DOCTOR,
@@ -108,8 +111,8 @@ static const struct row rows[] = {
     {"product-table", "", NULL, TEXT, AT(products), 0, 0, "FILE", NULL, CMD_RUNS,
      "how matrix products are computed on a GPU, as `minisgl tune` wrote it (default: minisgl/products.txt in ~/.cache where there is one); what it "
      "lacks is taken from the table that comes with the program", gpu_only},
-    {"disable-pynccl", "", NULL, FLAG, AT(disable_pynccl), 0, 0, NULL, NULL, CMD_RUNS,
-     "use the other GPU communicator of Mini-SGLang; there is one here, `p2p`, so this changes nothing and is named in the log", gpu_only},
+    {"disable-pynccl", "", NULL, FLAG, AT(disable_pynccl), 0, 0, NULL, NULL, CMD_TESTS,
+     "NCCL on ordinary memory, without the symmetric windows that Mini-SGLang's PyNCCL has too; p2p is as before", gpu_only},
     {"num-tokenizer", "tokenizer-count", NULL, INT, AT(num_tokenizer), 0, 64, "N", "1", CMD_SERVE,
      "threads that render templates and tokenize long prompts; 0, the default of Mini-SGLang, means 1", NULL},
     {"chat-template", "", NULL, TEXT, AT(chat_template), 0, 0, "FILE", NULL, CMD_RUNS | CMD_TEMPLATE,

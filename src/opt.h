@@ -33,7 +33,7 @@ enum { OPTIONS_MAX = 128 };
 /* Values; a number of -1 and a NULL string mean "not given: decide" where the table's default says auto or none. */
 struct options {
     const char *model, *served_model_name, *chat_template, *model_source;
-    const char *dtype, *kv_dtype, *device, *devices, *cpu_isa, *attention, *moe_backend, *cache_type, *policy, *log_level, *products;
+    const char *dtype, *kv_dtype, *device, *devices, *gpu_comm, *cpu_isa, *attention, *moe_backend, *cache_type, *policy, *log_level, *products;
     const char *log_format, *log_prefix, *fault;
     const char *host, *api_key, *out, *trace, *gpu, *overlap, *plot;
     const char *revision, *hf_token, *hf_endpoint, *hf_home, *hf_cache, *proxy, *ca_file, *home, *cache_home;

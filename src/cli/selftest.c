@@ -1,12 +1,14 @@
-/* selftest.c: `minisgl selftest`: is this device right? Its operators; with --model, a model's log-probabilities; with --steps, random requests.
+/* selftest.c: `minisgl selftest`: is this device right? Its operators, and what GPU ranks exchange by; with --model, a model's log-probabilities; with --steps, random requests.
  * The main thread is rank 0's thread. */
 #include "base/err.h"
 #include "base/log.h"
 #include "cli/cli.h"
 #include "app.h"
 #include "cli/probe.h"
+#include "cli/selftest_comm.h"
 #include "dev/open.h"
 #include "dev/selftest.h"
+#include "hw/gpu.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -19,12 +21,18 @@ static int check_options(const struct options *o, const struct dev_maker *maker,
     return 0;
 }
 
+/* Several GPUs named: communicators alone. */
 static int test_operators(const struct options *o, const struct dev_maker *maker, struct err *e) {
-    int32_t gpu = 0;
-    if (o->tp != 1) return err_input(e, "--tp %lld: operators are tested on one device; ranks go with --model or --steps", (long long)o->tp);
-    if (o->devices && app_devices(&gpu, 1, o->devices, e)) return -1;
-    struct dev_args args = {.n_ranks = 1, .n_threads = probe_threads(o), .decode_fa = !strcmp(o->attention, "fa"), .graph_max = (int32_t)o->cuda_graph_max_bs, .gpus = &gpu};
-    return dev_selftest(maker, &args, stdout, e);
+    int32_t gpus[PROBE_RANKS] = {0}, n = 1;
+    if (o->tp != 1) return err_input(e, "--tp %lld: operators are tested on one device; ranks go with --model, --steps or --devices", (long long)o->tp);
+    if (o->devices && (gpus_named(o->devices, gpus, PROBE_RANKS, &n) || (n & (n - 1))))
+        return err_input(e, "--devices %s: expected the CUDA ordinals of 1, 2, 4 or 8 GPUs, one a rank, parted by commas", o->devices);
+    if (n > 1 && !maker->comm_test)
+        return err_input(e, "--devices %s is for the test of what GPU ranks exchange by, and this would test the CPU: leave it out", o->devices);
+    struct dev_args args = {.n_ranks = 1, .n_threads = probe_threads(o), .decode_fa = !strcmp(o->attention, "fa"), .graph_max = (int32_t)o->cuda_graph_max_bs, .gpus = gpus};
+    int failed = n > 1 ? 0 : dev_selftest(maker, &args, stdout, e);
+    int more = failed < 0 || !maker->comm_test ? 0 : selftest_comms(o, maker, gpus, n, e);
+    return failed < 0 || more < 0 ? -1 : failed + more;
 }
 
 static int test_model(const struct options *o, const struct dev_maker *maker, struct err *e) {

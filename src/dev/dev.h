@@ -35,6 +35,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 enum { DEV_ABI = 4 };
 
@@ -143,15 +144,18 @@ struct lintab; /* dev/lintab.h */
 /* How a device is opened. */
 struct dev_args {
     int32_t rank, n_ranks;
+    int32_t local;       /* this rank's number in its process */
     struct comm *comm;   /* NULL at one rank */
     int32_t n_threads;   /* CPU: compute threads of this rank, the calling rank thread included */
     const char *isa;     /* CPU: NULL or "auto"; "ref", "generic", "avx2", "avx512", "avx512bf16" */
     bool decode_fa;      /* CUDA: attention of single new tokens by `fa`, the kernel of chunks, instead of `fi` */
     int32_t graph_max;   /* CUDA: largest batch of decodes captured in a graph, and a quarter of the tokens of the largest
                             mixed step that is (1024 at most); 0: none, -1: the device decides */
-    const int32_t *gpus; /* CUDA: the ordinal of each rank's GPU, several may name one; NULL: rank i has GPU i */
+    const int32_t *gpus; /* CUDA: by `local`, the ordinal of the rank's GPU, several may name one; NULL: the same number */
     uint64_t comm_timeout_ns; /* CUDA, several ranks: how long a kernel waits for another rank */
     const struct lintab *products; /* CUDA: the user's table of matrix products (lintab.h), before the one in the backend; or NULL */
+    const char *gpu_comm;     /* CUDA, several ranks: "p2p", "nccl"; NULL or "auto": comm/gpu.h */
+    bool no_windows;          /* CUDA: nccl without symmetric windows */
 };
 
 /* What `minisgl tune` asks for: how to compute the matrix products of this program, up to the shape's limits. Views of the program need no
@@ -188,6 +192,18 @@ struct dev_loaded {
     int32_t n_graphs;               /* captured */
     int32_t decodes, tokens;        /* the largest: decodes, tokens of a mixed step */
     double graphs_s;                /* seconds that took */
+};
+
+enum { COMM_TEST_SIZES = 17 };
+
+/* The test of GPU ranks' communicators (comm/gpu.h), one rank's part; filled in by comm_test. */
+struct dev_comm_test {
+    int32_t rounds;  /* of random exchanges */
+    bool time;       /* measure in place of testing: us */
+    bool absent;     /* test that the last rank does not come, and is named */
+    FILE *out;       /* rank 0's; NULL: silent */
+    int32_t failed;  /* cases */
+    double us[COMM_TEST_SIZES]; /* microseconds of a sum of bf16 over 1 KiB << i, one after the other */
 };
 
 struct dev; /* the maker's own */
@@ -227,6 +243,10 @@ struct dev_maker {
     int (*tune)(struct dev *d, const struct dev_tune *what, struct err *e);
     /* After load, one line for the log of what was chosen; "": nothing. May be NULL. Lives as long as the device. */
     const char *(*chosen)(const struct dev *d);
+
+    /* Test or time the communicator that these arguments name, with all other ranks, each in its own thread. No device is open. NULL where
+     * there is none but the host's. -1: it could not be opened, or broke. */
+    int (*comm_test)(const struct dev_args *args, struct dev_comm_test *t, struct err *e);
 };
 
 extern const struct dev_maker dev_cpu; /* dev/cpu/cpu.c */

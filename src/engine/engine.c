@@ -102,6 +102,7 @@ static int rank_open(struct rank *r, struct err *e) {
     struct dev_args dev = r->g->args.dev;
     dev.rank = r->id;
     dev.n_ranks = r->g->args.n_ranks;
+    dev.local = r->local;
     dev.comm = rank_comm(r);
     dev.comm_timeout_ns = r->g->args.comm_timeout_ns;
     return r->g->args.maker->open(&r->dev, &dev, e) || rank_load(r, e) ? -1 : 0;

@@ -175,3 +175,15 @@ int gpus_enough(const struct gpus *g, int n, struct err *e) {
                         "one process a host with mpirun, or compute on the processor with --device cpu",
                      n, n, g->n, g->n >= 8 ? 8 : g->n >= 4 ? 4 : g->n >= 2 ? 2 : 1);
 }
+
+int gpus_named(const char *text, int32_t *ordinals, int32_t max, int32_t *n) {
+    char *end = (char *)(uintptr_t)text;
+    for (*n = 0; *n < max; end++) {
+        long v = *end >= '0' && *end <= '9' ? strtol(end, &end, 10) : -1;
+        if (v < 0 || v > 255) return -1;
+        ordinals[(*n)++] = (int32_t)v;
+        if (!*end) return 0;
+        if (*end != ',') return -1;
+    }
+    return -1;
+}

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum { GPU_PROCESSES_MAX = 16, GPU_LINKS_MAX = 18 };
 
@@ -63,6 +64,8 @@ void gpus_read(struct gpus *g);
 void gpus_release(struct gpus *g);
 /* That each of n ranks of this machine can have a GPU of its own; -1: *e names how many there are. */
 int gpus_enough(const struct gpus *g, int n, struct err *e);
+/* CUDA ordinals parted by commas, 1 to `max` of them. -1: that is not what the text is. */
+int gpus_named(const char *text, int32_t *ordinals, int32_t max, int32_t *n);
 
 const char *gpu_way_name(enum gpu_way way); /* short, for a table: "NVLink", "PCIe switch" */
 /* Every pair of the first n reaches each other over NVLink. */

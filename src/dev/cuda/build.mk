@@ -28,7 +28,7 @@ RPATH := $$ORIGIN:$$ORIGIN/$(KIT)/cu13/lib:$$ORIGIN/$(KIT)/nccl/lib:$$ORIGIN/$(K
 
 OUT ?= build/minisgl_cuda.so
 $(OUT): $(OBJ)
-	$(CC) -shared $^ -o $@ $(if $(LIBS),-L$(LIBS)) -Wl,-Bstatic -lcudart_static -Wl,-Bdynamic -l:$(LT) -ldl -lrt -lpthread -Wl,-z,defs \
+	$(CC) -shared $^ -o $@ $(if $(LIBS),-L$(LIBS)) -Wl,-Bstatic -lcudart_static -Wl,-Bdynamic -l:$(LT) -lm -ldl -lrt -lpthread -Wl,-z,defs \
 		-Wl,--exclude-libs,ALL -Wl,-rpath,'$(RPATH)'
 
 # Another compiler or other GPUs: everything is made again.

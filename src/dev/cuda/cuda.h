@@ -64,7 +64,7 @@ struct dev {
     struct dev_args args;
     int32_t gpu, n_sms, capability;
     char name[64];
-    char describe[400];
+    char describe[640];
     size_t described; /* of describe: what is known before load() */
     cudaStream_t stream;
     struct gpu_health *health; /* what the driver says of the GPU; NULL: nothing */
@@ -79,6 +79,7 @@ struct dev {
     struct dop *ops;
     int32_t n_ops;
     char *arena, *weights, *kv; /* all device memory */
+    bool arena_is_comms;        /* the communicator gave it */
     void *buf[BUF_COUNT];
     int64_t ld[BUF_COUNT], width[BUF_COUNT];
     int32_t cap_tokens, cap_rows;

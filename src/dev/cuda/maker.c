@@ -6,7 +6,7 @@
 #include "dev/cpu/half.h"
 #include "comm/comm.h"
 #include "dev/cuda/cuda.h"
-#include "dev/cuda/p2p.h"
+#include "dev/cuda/exchange.h"
 #include "hw/health.h"
 
 #include <stdio.h>
@@ -74,7 +74,7 @@ static void lay_buffers(struct dev *d, struct arena *a) {
 /* Everyone's shares have the same stride, also the last one, which is shorter. */
 static void lay_shares(struct dev *d, struct arena *a) {
     int32_t ranks = d->args.n_ranks;
-    if (ranks < 2) return;
+    if (ranks < 2) return; /* a single one with a communicator sums with itself, but has all logits */
     d->logits_ld = up8(d->shape.vocab_total);
     d->shares = take(a, (size_t)d->ld[BUF_LOGITS] * (size_t)d->cap_rows * (size_t)ranks * 4);
     d->logits = take(a, (size_t)d->logits_ld * (size_t)d->cap_rows * 4);
@@ -261,6 +261,7 @@ static void unload(struct dev *d) {
         *p = (struct pending){0};
     }
     char **all[] = {&d->arena, &d->weights, &d->kv};
+    if (d->arena_is_comms) d->arena = NULL;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (*all[i]) cudaFree(*all[i]);
         *all[i] = NULL;
@@ -285,6 +286,16 @@ static int allocate(struct dev *d, char **p, size_t n, const char *what, struct 
     return cuda_ok(d, rc, what, e);
 }
 
+/* What is exchanged lies in it, so the communicator may want to give it. */
+static int allocate_arena(struct dev *d, size_t n, struct err *e) {
+    void *p = NULL;
+    if (d->comm && d->comm_maker->symmetric(d->comm, n, &p, e)) return -1;
+    d->arena_is_comms = p != NULL;
+    if (!p) return allocate(d, &d->arena, n, "activations and workspace", e);
+    d->arena = p;
+    return cuda_ok(d, cudaMemsetAsync(p, 0, n, d->stream), "activations and workspace", e);
+}
+
 static int allocate_all(struct dev *d, const struct dev_program *prog, struct err *e) {
     struct arena count = {0};
     struct dev_bytes parts;
@@ -293,7 +304,7 @@ static int allocate_all(struct dev *d, const struct dev_program *prog, struct er
     size_t kv = d->layer_bytes * (size_t)(d->shape.n_layers ? d->shape.n_layers : 1);
     cuda_plan(d, &d->shape, &d->bytes);
     d->bytes.weights = weights;
-    if (allocate(d, &d->weights, weights, "the weights", e) || allocate(d, &d->arena, count.bytes, "activations and workspace", e) ||
+    if (allocate(d, &d->weights, weights, "the weights", e) || allocate_arena(d, count.bytes, e) ||
         allocate(d, &d->kv, kv, "the KV cache", e))
         return -1;
     struct arena a = {.base = d->arena};
@@ -320,8 +331,8 @@ static int fill_tables(struct dev *d, struct err *e) {
     free(greedy);
     d->angles = (struct angle_args){.inv_freq = d->angles.inv_freq, .dim = r->dim, .dynamic_max = r->dynamic_max, .scale = r->scale,
                                     .dynamic_theta = r->dynamic_theta, .dynamic_factor = r->dynamic_factor};
-    d->sample.logits = d->comm ? d->logits : d->buf[BUF_LOGITS];
-    d->sample.ld = d->comm ? d->logits_ld : d->ld[BUF_LOGITS];
+    d->sample.logits = d->args.n_ranks > 1 ? d->logits : d->buf[BUF_LOGITS];
+    d->sample.ld = d->args.n_ranks > 1 ? d->logits_ld : d->ld[BUF_LOGITS];
     d->sample.vocab = s->vocab_total;
     struct att_args *a = &d->att;
     a->a = d->act, a->kv_dtype = s->kv_dtype, a->ldq = d->ld[BUF_QKV], a->page_size = s->page_size;
@@ -350,7 +361,7 @@ static bool complete(const struct dev_program *p) {
 /* Ranks that share a GPU cannot tell whose doing it was. */
 static bool alone_there(const struct dev *d) {
     for (int32_t i = 0; d->args.gpus && i < d->args.n_ranks; i++)
-        if (i != d->args.rank && d->args.gpus[i] == d->gpu) return false;
+        if (i != d->args.local && d->args.gpus[i] == d->gpu) return false;
     return true;
 }
 
@@ -369,12 +380,13 @@ static int32_t first_of_rows(const struct dev *d) {
     return d->n_ops;
 }
 
-/* The weights, and how fast they came, for the log. */
+/* The weights, and how fast they came, for the log; and what became of the communicator, whose memory is there now. */
 static int upload_timed(struct dev *d, struct err *e) {
     uint64_t start = clock_ns();
     if (upload(d, e)) return -1;
     double s = (double)(clock_ns() - start) / 1e9, gb = (double)d->bytes.weights / 1e9;
-    snprintf(d->describe + d->described, sizeof d->describe - d->described, "; %.2f GB of weights came in %.2f s, %.1f GB/s", gb, s, gb / s);
+    snprintf(d->describe + d->described, sizeof d->describe - d->described, "%s%s; %.2f GB of weights came in %.2f s, %.1f GB/s",
+             d->comm ? ", exchange by " : "", d->comm ? d->comm_maker->describe(d->comm) : "", gb, s, gb / s);
     return 0;
 }
 
@@ -441,14 +453,17 @@ static int look_at(struct dev *d, struct err *e) {
     return 0;
 }
 
-static int32_t gpu_of(const struct dev_args *a) { return a->gpus ? a->gpus[a->rank] : a->rank; }
+static int32_t gpu_of(const struct dev_args *a) { return a->gpus ? a->gpus[a->local] : a->local; }
 
-/* A device of several ranks that is opened without their communicator is asked for its memory only. */
+/* A device of several ranks that is opened without their communicator is asked for its memory only. One rank has nobody to exchange with; NCCL
+ * that is asked for is used all the same, so that it can be tested with one GPU. */
 static int open_comm(struct dev *d, struct err *e) {
     const struct dev_args *a = &d->args;
-    if (!a->comm) return 0;
-    d->comm_maker = &gpu_comm_p2p;
-    return d->comm_maker->open(&d->comm, &(struct gpu_comm_args){.control = a->comm, .device = d->gpu, .timeout_ns = a->comm_timeout_ns}, e);
+    bool alone = a->n_ranks == 1 && a->gpu_comm && !strcmp(a->gpu_comm, "nccl");
+    if (!a->comm && !alone) return 0;
+    d->comm_maker = gpu_comm_by_name(a->gpu_comm);
+    return d->comm_maker->open(&d->comm, &(struct gpu_comm_args){.control = a->comm, .device = d->gpu, .timeout_ns = a->comm_timeout_ns,
+                                                                 .no_windows = a->no_windows}, e);
 }
 
 static int cuda_open(struct dev **out, const struct dev_args *args, struct err *e) {
@@ -537,6 +552,7 @@ static const struct dev_maker maker = {
     .peek = cuda_peek,
     .tune = tune_products,
     .chosen = cuda_chosen,
+    .comm_test = exchange_test,
 };
 
 /* For `minisgl doctor`, which asks without a GPU too. */

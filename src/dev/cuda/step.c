@@ -2,10 +2,12 @@
  * one pinned block; the device side is one copy up, the operators (enqueued one by one, or as captured graphs), and one copy down.
  * Nothing here waits for the device but step_collect. Runs on the rank thread. A batch that names slots, pages or tokens that do not
  * exist is our own bug. */
+#include "base/clock.h"
 #include "base/mem.h"
 #include "comm/comm.h"
 #include "dev/cuda/cuda.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -233,9 +235,25 @@ static int sum_ranks(const struct run *r, enum buf_id b, struct err *e) {
     return d->comm_maker->sum(d->comm, d->buf[b], (size_t)r->n.tokens * (size_t)d->ld[b], number_of(buf_dtype(d, b)), d->stream, e);
 }
 
+/* The sum over the ranks that ends operator o, and the norm behind it, in one kernel. 1: not here. */
+static int sum_and_norm(const struct run *r, const struct dop *op, enum buf_id y, struct err *e) {
+    struct dev *d = r->d;
+    const struct dop *norm = op + 1 < d->ops + d->n_ops ? op + 1 : op;
+    const struct op *o = norm->o;
+    const float *bias = op->o->kind == OP_REDUCE ? op->vector[0] : NULL;
+    if (!exchanges(d) || !d->comm_maker->sum_norm || o->kind != OP_NORM || o->in2 != y || buf_dtype(d, o->in) != DT_F32) return 1;
+    struct gpu_sum_norm a = {.y = d->buf[y], .h = d->buf[o->in], .x = d->buf[o->out], .weight = norm->vector[0], .bias = bias,
+                             .ldy = d->ld[y], .ldh = d->ld[o->in], .ldx = d->ld[o->out], .type = number_of(d->act), .rows = r->n.tokens,
+                             .width = o->w[0].k, .n_rows = &d->tabs.head->n_tokens, .eps = o->eps};
+    return d->comm_maker->sum_norm(d->comm, &a, d->stream, e);
+}
+
+/* How many operators behind it are done too. */
 static int run_reduce(const struct run *r, const struct dop *o, struct err *e) {
     struct dev *d = r->d;
     enum buf_id b = o->o->in;
+    int rc = sum_and_norm(r, o, b, e);
+    if (rc < 1) return rc ? -1 : 1;
     if (sum_ranks(r, b, e)) return -1;
     if (o->vector[0])
         k_bias(d->tabs, (struct bias_args){d->buf[b], o->vector[0], buf_dtype(d, b), d->ld[b], o->o->bias[0].k}, r->n.tokens, d->stream);
@@ -246,7 +264,7 @@ static int run_reduce(const struct run *r, const struct dop *o, struct err *e) {
 static int join_logits(const struct run *r, struct err *e) {
     struct dev *d = r->d;
     int64_t ld = d->ld[BUF_LOGITS];
-    if (!exchanges(d)) return 0;
+    if (!exchanges(d) || d->args.n_ranks < 2) return 0;
     if (d->comm_maker->gather(d->comm, d->buf[BUF_LOGITS], d->shares, (size_t)r->n.rows * (size_t)ld * 4, d->stream, e)) return -1;
     int32_t total = d->shape.vocab_total, share = (total + 7) / 8 * 8 / d->args.n_ranks;
     k_join(d->tabs, (struct join_args){d->shares, d->logits, ld, d->logits_ld, share, total, r->n.rows}, r->n.rows, d->stream);
@@ -275,7 +293,8 @@ static int run_moe(const struct run *r, struct dop *o, struct err *e) {
         if (linear_run(d, &router, e)) return -1;
         k_moe(d->tabs, a, d->stream);
     }
-    return sum_ranks(r, o->o->out, e);
+    int rc = sum_and_norm(r, o, o->o->out, e);
+    return rc < 1 ? rc ? -1 : 1 : sum_ranks(r, o->o->out, e);
 }
 
 static void run_rows(const struct run *r, const struct dop *o) {
@@ -299,6 +318,7 @@ static int run_sample(const struct run *r, struct err *e) {
     return 0;
 }
 
+/* -1, or how many operators behind it are done with it. */
 static int run_op(const struct run *r, struct dop *o, struct err *e) {
     bool none = (o->o->in == BUF_ROWS || o->o->out == BUF_ROWS || o->o->kind == OP_SAMPLE) && r->n.rows == 0;
     if (none) return 0;
@@ -321,7 +341,9 @@ static int run_ops(const struct run *r, int32_t from, int32_t to, struct err *e)
     struct dev *d = r->d;
     for (int32_t i = from; i < to; i++) {
         d->op_at = i;
-        if (run_op(r, &d->ops[i], e) || cuda_ok(d, cudaPeekAtLastError(), "a launch", e)) return -1;
+        int more = run_op(r, &d->ops[i], e);
+        if (more < 0 || cuda_ok(d, cudaPeekAtLastError(), "a launch", e)) return -1;
+        i += more;
     }
     return 0;
 }
@@ -396,11 +418,29 @@ int step_launch(struct dev *d, const struct batch *b, struct err *e) {
     return cuda_ok(d, rc, "the copy down", e);
 }
 
+/* Where nothing on the GPU gives up a wait for another rank, the host looks at the clock. */
+static int wait_for_step(struct dev *d, const struct pending *p, struct err *e) {
+    enum { LOOK_NS = 20000000 };
+    uint64_t start = clock_ns(), looked = start;
+    cudaError_t rc = cudaSuccess;
+    if (!d->comm || !d->comm_maker->must_look(d->comm)) rc = cudaEventSynchronize(p->done);
+    else
+        while ((rc = cudaEventQuery(p->done)) == cudaErrorNotReady) {
+            uint64_t now = clock_ns();
+            if (now - looked < LOOK_NS) continue;
+            looked = now;
+            if (d->comm_maker->check(d->comm, p->step, now - start, e)) return -1;
+            sched_yield();
+        }
+    if (cuda_ok(d, rc, "waiting", e)) return -1;
+    return d->comm ? d->comm_maker->check(d->comm, p->step, 0, e) : 0;
+}
+
 int step_collect(struct dev *d, struct result *r, struct err *e) {
     if (!d->n_pending) return err_machine(e, "no step was launched");
     struct pending *p = &d->pending[d->first_pending];
     d->op_at = -2;
-    if (cuda_ok(d, cudaEventSynchronize(p->done), "waiting", e) || (d->comm && d->comm_maker->check(d->comm, p->step, e))) return -1;
+    if (wait_for_step(d, p, e)) return -1;
     d->first_pending ^= 1;
     d->n_pending--;
     r->step = p->step;
