@@ -340,19 +340,21 @@ static void count_sharers(struct app *a) {
     if (a->sharers > 1) log_warning("--devices: %d ranks compute on one GPU: a test mode, slower than one rank", a->sharers);
 }
 
+/* The GPUs of all ranks on this host, of which this process has its part. */
 static int choose_gpus(struct app *a, const struct options *o, struct err *e) {
+    int32_t here[APP_MAX_RANKS], n = join_here(&a->join, a->n_ranks), rc = 0;
     struct gpus gpus;
-    int rc = 0;
-    for (int32_t i = 0; i < APP_MAX_RANKS; i++) a->gpus[i] = i;
-    if (o->devices && app_devices(a->gpus, a->n_local, o->devices, e)) return -1;
+    for (int32_t i = 0; i < APP_MAX_RANKS; i++) here[i] = i;
+    if (o->devices && app_devices(here, n, o->devices, e)) return -1;
+    memcpy(a->gpus, here + join_before(&a->join, a->n_ranks), (size_t)a->n_local * sizeof *here);
     count_sharers(a);
-    if (a->n_local == 1 && !o->devices) return 0;
+    if (n == 1 && !o->devices) return 0;
     gpus_read(&gpus);
-    if (!o->devices) rc = gpus_enough(&gpus, a->n_local, e);
-    for (int32_t i = 0; o->devices && i < a->n_local && !rc; i++)
-        if (a->gpus[i] >= gpus.n)
+    if (!o->devices) rc = gpus_enough(&gpus, n, e);
+    for (int32_t i = 0; o->devices && i < n && !rc; i++)
+        if (here[i] >= gpus.n)
             rc = err_input(e, "--devices %s: there is no GPU %d here: this machine has %d, counted from 0 (`nvidia-smi --list-gpus` lists them)",
-                           o->devices, a->gpus[i], gpus.n);
+                           o->devices, here[i], gpus.n);
     gpus_release(&gpus);
     return rc;
 }

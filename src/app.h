@@ -33,7 +33,7 @@ struct app {
     struct chat_template *chat_template;
     const struct dev_maker *maker;   /* what --device chose */
     struct lintab products;          /* the user's; GPU */
-    int32_t gpus[APP_MAX_RANKS];     /* of each rank; --devices */
+    int32_t gpus[APP_MAX_RANKS];     /* of each rank of this process; --devices */
     int32_t sharers;                 /* ranks on the GPU that has most */
     struct engine *engine;
     struct sched *sched;

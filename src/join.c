@@ -7,8 +7,19 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { START_TIMEOUT_S = 1800, SPIN_NS = 200000 };
+
+/* Who else runs on this host: such processes share its GPUs out. */
+static int count_here(struct join *j, struct err *e) {
+    char mine[64] = "", all[COMM_MAX_RANKS][64];
+    gethostname(mine, sizeof mine - 1);
+    if (comm_hosts_gather(j->hosts, mine, all, sizeof mine, "comparing the names of hosts", e)) return -1;
+    for (int p = 0; p < j->mpi.size; p++)
+        if (!strcmp(all[p], mine)) j->here++, j->before += p < j->mpi.rank;
+    return 0;
+}
 
 int join_open(struct join *j, const struct options *o, struct err *e) {
     *j = (struct join){0};
@@ -16,6 +27,7 @@ int join_open(struct join *j, const struct options *o, struct err *e) {
     uint64_t timeout = (uint64_t)o->comm_timeout * 1000000000;
     if (mpi_open(&j->mpi, NULL, (uint64_t)START_TIMEOUT_S * 1000000000, SPIN_NS, e)) return -1;
     if (comm_hosts_new(&j->hosts, &j->mpi, (int32_t)o->tp, timeout, SPIN_NS / 4, e)) return -1;
+    if (count_here(j, e)) return -1;
     if (!join_follows(j)) {
         log_info("%d processes over %s, %d rank%s each", j->mpi.size, mpi_describe(&j->mpi), comm_hosts_local(j->hosts),
                  comm_hosts_local(j->hosts) > 1 ? "s" : "");
@@ -37,6 +49,8 @@ void join_close(struct join *j) {
 
 bool join_follows(const struct join *j) { return j->hosts && j->mpi.rank > 0; }
 int32_t join_local(const struct join *j, int32_t n_ranks) { return j->hosts ? comm_hosts_local(j->hosts) : n_ranks; }
+int32_t join_before(const struct join *j, int32_t n_ranks) { return j->hosts ? j->before * join_local(j, n_ranks) : 0; }
+int32_t join_here(const struct join *j, int32_t n_ranks) { return j->hosts ? j->here * join_local(j, n_ranks) : n_ranks; }
 int32_t join_first(const struct join *j) { return j->hosts ? comm_hosts_first(j->hosts) : 0; }
 
 /* What must be the same everywhere, and how many pages there may be. */

@@ -10,6 +10,7 @@
 struct join {
     struct mpi mpi;
     struct comm_hosts *hosts; /* NULL: one process alone */
+    int32_t before, here;     /* processes on this host: with lower numbers, and all */
 };
 
 /* Join the run when mpirun started this process. */
@@ -19,6 +20,9 @@ void join_close(struct join *j);
 bool join_follows(const struct join *j);
 int32_t join_local(const struct join *j, int32_t n_ranks); /* ranks of this process */
 int32_t join_first(const struct join *j);
+/* Ranks on this host: those of processes with lower numbers, and all. */
+int32_t join_before(const struct join *j, int32_t n_ranks);
+int32_t join_here(const struct join *j, int32_t n_ranks);
 
 /* All must have the same program, model and step sizes; pages are as many as the poorest process has. */
 int join_agree(const struct join *j, const struct config *c, const struct options *o, struct room *room, struct err *e);

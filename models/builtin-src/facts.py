@@ -128,7 +128,7 @@ NOT_YET_TAUGHT = {"schedule_policy", "target_itl", "request_timeout", "sub_simul
 UNANSWERED = {"moe-backend", "disable-pynccl", "seed", "help", "log-format", "log-prefix", "revision", "offline", "hf-endpoint",
               "hf-token", "hf-home", "hf-hub-cache",
               "modelscope-endpoint", "modelscope-token", "modelscope-cache", "hub-timeout", "proxy", "ca-file", "comm-timeout", "overlap",
-              "disable-overlap-schedule", "processes", "devices", "steps", "product-table", "kv-cache-dtype"}
+              "disable-overlap-schedule", "processes", "devices", "gpu-comm", "steps", "product-table", "kv-cache-dtype"}
 PLACE = re.compile(r"\{([a-z-]+)(\.[a-z]+)?\}")
 
 

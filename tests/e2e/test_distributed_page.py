@@ -225,14 +225,17 @@ def test_a_port_in_use_is_said_as_the_page_says():
     assert r.returncode in (1, 2) and sounds_like(sentence, r.stderr), r.stderr
 
 
+NCCL = ("NCCL needs a GPU for each", "NCCL is not to be had", "waited 60 s for step")
+
+
 def test_every_trouble_of_the_page_is_made_by_a_test():
     elsewhere = ("is in use", "minisgl_mpi.so is not in", "runs minisgl", "sent nothing within",
-                 "an exchange on the GPU", "cannot read the memory of GPU")  # above, in test_hosts.py and test_mpi.c, or on GPUs
+                 "an exchange on the GPU", "cannot read the memory of GPU", *NCCL)  # above, in test_hosts.py and test_mpi.c, or on GPUs
     assert [q for q in quoted() if not any(part in q for part in (*TROUBLES, *elsewhere))] == []
 
 
 @pytest.mark.parametrize("part", ["minisgl_mpi.so is not in", "runs minisgl", "sent nothing within", "an exchange on the GPU",
-                                  "cannot read the memory of GPU"])
+                                  "cannot read the memory of GPU", *NCCL])
 def test_other_quoted_sentences_stand_in_the_sources(part):
     (sentence,) = [q for q in quoted() if part in q]
     text = re.sub(r'"\s*"', "", "".join(p.read_text() for p in (ROOT / "src").rglob("*.c")))

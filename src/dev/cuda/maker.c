@@ -455,6 +455,17 @@ static int look_at(struct dev *d, struct err *e) {
 
 static int32_t gpu_of(const struct dev_args *a) { return a->gpus ? a->gpus[a->local] : a->local; }
 
+/* Processes have options of their own. */
+static int same_comm(struct comm *c, const char *name, struct err *e) {
+    char mine[8] = "", all[COMM_MAX_RANKS][8];
+    snprintf(mine, sizeof mine, "%s", name);
+    if (c) comm_at(c, 0, "the choice of a communicator", -1);
+    if (comm_gather(c, mine, all, sizeof mine, e)) return -1;
+    for (int32_t i = 1; c && i < c->n_ranks; i++)
+        if (memcmp(all[i], all[0], sizeof mine)) return err_input(e, "rank %d has --gpu-comm %s, rank 0 %s: start all with the same options", i, all[i], all[0]);
+    return 0;
+}
+
 /* A device of several ranks that is opened without their communicator is asked for its memory only. One rank has nobody to exchange with; NCCL
  * that is asked for is used all the same, so that it can be tested with one GPU. */
 static int open_comm(struct dev *d, struct err *e) {
@@ -462,6 +473,7 @@ static int open_comm(struct dev *d, struct err *e) {
     bool alone = a->n_ranks == 1 && a->gpu_comm && !strcmp(a->gpu_comm, "nccl");
     if (!a->comm && !alone) return 0;
     d->comm_maker = gpu_comm_by_name(a->gpu_comm);
+    if (same_comm(a->comm, d->comm_maker->name, e)) return -1;
     return d->comm_maker->open(&d->comm, &(struct gpu_comm_args){.control = a->comm, .device = d->gpu, .timeout_ns = a->comm_timeout_ns,
                                                                  .no_windows = a->no_windows}, e);
 }
