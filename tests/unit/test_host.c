@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "hw/gpu.h"
 #include "hw/bandwidth.h"
 #include "hw/host.h"
 
@@ -150,6 +151,19 @@ static void bandwidth_is_a_positive_number(void **state) {
     assert_true(b.read > 0 && b.copy > 0 && b.bytes > 0 && b.bytes <= 1 << 20);
 }
 
+static void ordinals_of_gpus(void **state) {
+    static const char *const wrong[] = {"", ",", "0,", ",0", "0,,1", "0 1", "-1", "256", "0,1,2,3,4", "x", "0x1", "99999999999999999999"};
+    int32_t gpu[4], n;
+    (void)state;
+    assert_int_equal(gpus_named("3", gpu, 4, &n), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(gpu[0], 3);
+    assert_int_equal(gpus_named("0,0,255,7", gpu, 4, &n), 0);
+    assert_int_equal(n, 4);
+    assert_int_equal(gpu[2], 255);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) assert_int_equal(gpus_named(wrong[i], gpu, 4, &n), -1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_without_groups),
@@ -160,6 +174,7 @@ int main(void) {
         cmocka_unit_test(an_empty_tree_is_no_error),
         cmocka_unit_test(this_machine_has_something),
         cmocka_unit_test(commands_answer_or_do_not),
+        cmocka_unit_test(ordinals_of_gpus),
         cmocka_unit_test(bandwidth_is_a_positive_number),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
