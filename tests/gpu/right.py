@@ -21,6 +21,18 @@ def operators(ctx):
     return f"{cases} cases within their bounds"
 
 
+@check("exchanges of ranks, sharing this GPU", quick=True)
+def exchanges(ctx):
+    if ctx.device != "cuda":
+        raise Skip("ranks on the CPU exchange in other ways: tests/unit/test_comm.c")
+    cases = 0
+    for ranks in (2, 4, 8):
+        r = ctx.run("selftest", "--device", "cuda", "--gpu-comm", "p2p", "--devices", ",".join("0" * ranks), timeout=200)
+        cases += sum(int(n) for n in re.findall(r"(\d+) cases", r.stdout))
+        need("everything is within its bound" in r.stdout, f"{ranks} ranks: " + r.stdout[-300:])
+    return f"p2p with 2, 4 and 8 ranks: {cases} cases; every number right, and a rank that does not come is named"
+
+
 # ---- log-probabilities at every position ----
 
 SHAPES = ("llama", "mistral", "qwen2", "qwen3", "qwen3moe")  # tests/gpu/configs
