@@ -218,7 +218,7 @@ static const char *choice(const char *choices, const char *value) {
     static const char *const all[] = {"auto",  "cpu",   "cuda",  "ref",   "generic", "avx2",        "avx512",     "avx512bf16",
                                       "naive", "radix", "fcfs",  "lpm",  "classic", "fused", "DEBUG", "INFO",    "WARNING",     "ERROR",      "float16",
                                       "bfloat16", "float32", "fp8_e4m3", "huggingface", "modelscope", "h100", "h200", "on", "off",
-                                      "fa", "fi", "fa,fi", "fi,fa", "text", "json", "none", "time", "rank", "time,rank"};
+                                      "fa", "fi", "fa,fi", "fi,fa", "text", "json", "none", "time", "rank", "time,rank", "p2p", "nccl"};
     size_t n = strlen(value);
     for (const char *p = choices; *p;) {
         size_t w = strcspn(p, "|");

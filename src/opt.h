@@ -46,7 +46,7 @@ struct options {
     int64_t gpus, sim_requests, max_tokens, input_length, output_length; /* simulate */
     double memory_ratio, rate_scale, rate, shared_prefix;
     bool dummy_weight, offline, shell, disable_pynccl, disable_overlap, decode, special, json, markdown, fields, raw, help;
-    const char *gpu_only[8]; /* names of given options that a run on the CPU leaves aside */
+    const char *gpu_only[12]; /* names of given options that a run on the CPU leaves aside */
     int n_gpu_only;
     const char *positional; /* generate: the prompt; help: a subcommand */
     bool given[OPTIONS_MAX]; /* row by row of the table: named on the command line; ask options_given */

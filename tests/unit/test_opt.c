@@ -133,8 +133,8 @@ static void environment_is_checked_like_the_command_line(void **state) {
 
 static void what_only_gpus_honour_is_accepted_and_remembered(void **state) {
     (void)state;
-    assert_int_equal(parse(CMD_SERVE, "--attn fa,fi --graph 256 --moe fused --disable-pynccl --attn fi"), 0);
-    assert_int_equal(o.n_gpu_only, 4);
+    assert_int_equal(parse(CMD_SERVE, "--attn fa,fi --graph 256 --moe fused --disable-pynccl --attn fi --gpu-comm nccl --gpu-comm p2p"), 0);
+    assert_int_equal(o.n_gpu_only, 5);
     assert_string_equal(o.gpu_only[0], "attention-backend");
     assert_string_equal(o.gpu_only[1], "cuda-graph-max-bs");
     assert_string_equal(o.attention, "fi");
