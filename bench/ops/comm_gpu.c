@@ -24,7 +24,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     if (dev_choose(&maker, "cuda", why, sizeof why, &e)) return fail(&e);
-    struct comm_test_args a = {.maker = maker, .name = "p2p", .gpus = gpus, .n_ranks = n, .time = true};
+    struct comm_test_args a = {.maker = maker, .name = "p2p", .gpus = gpus, .n_ranks = n, .time = true, .timeout_s = 20};
     bool has_p2p = dev_comm_test(&a, stdout, p2p, &e) >= 0, has_nccl;
     if (!has_p2p) printf("p2p: %s\n", e.text);
     a.name = "nccl";

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ROUNDS = 10000, ROUNDS_ON_ONE = 300 };
+enum { ROUNDS = 10000, ROUNDS_ON_ONE = 300, TIMEOUT_S = 3 /* the test of an absent rank takes as long; --comm-timeout where a tool slows kernels down */ };
 
 /* A communicator that is not to be had here is left out, unless it was asked for by name. */
 static int test_one(const struct comm_test_args *a, bool asked, struct err *e) {
@@ -28,7 +28,8 @@ int selftest_comms(const struct options *o, const struct dev_maker *m, const int
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
         if (!tests[i].run || (asked && strcmp(o->gpu_comm, tests[i].name) != 0)) continue;
         struct comm_test_args a = {.maker = m, .name = tests[i].name, .gpus = n == 1 ? twice : gpus, .n_ranks = tests[i].ranks,
-                                   .rounds = n > 1 ? ROUNDS : ROUNDS_ON_ONE, .absent = true, .no_windows = o->disable_pynccl};
+                                   .rounds = n > 1 ? ROUNDS : ROUNDS_ON_ONE, .absent = true,
+                                   .timeout_s = options_given(o, "comm-timeout") ? (int32_t)o->comm_timeout : TIMEOUT_S, .no_windows = o->disable_pynccl};
         int more = test_one(&a, asked, e);
         if (more < 0) return -1;
         failed += more;

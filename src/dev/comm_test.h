@@ -10,6 +10,7 @@ struct comm_test_args {
     const int32_t *gpus;           /* [n_ranks] */
     int32_t n_ranks;               /* 1, 2, 4 or 8 */
     int32_t rounds;                /* of random exchanges */
+    int32_t timeout_s;             /* of a wait for another rank */
     bool absent, time;             /* as in struct dev_comm_test */
     bool no_windows;
 };
