@@ -133,7 +133,7 @@ static bool on_gpu(const struct app *a) { return a->maker->memory != NULL; }
 
 static struct dev_args device_args(const struct app *a, const struct options *o) {
     return (struct dev_args){.n_ranks = a->n_ranks, .n_threads = threads_of_rank(a, o), .isa = o->cpu_isa,
-                             .decode_fa = !strcmp(o->attention, "fa"),
+                             .prefill_cudnn = dev_prefill_cudnn(o->attention), .decode_fa = dev_decode_fa(o->attention),
                              .graph_max = (int32_t)o->cuda_graph_max_bs, .gpus = a->gpus, .products = &a->products,
                              .gpu_comm = o->gpu_comm, .no_windows = o->disable_pynccl};
 }
@@ -390,7 +390,6 @@ static int check_attention(const struct app *a, const struct options *o, struct 
     if (on_gpu(a) && fi_first)
         return err_input(e, "--attention-backend %s: fi is for decodes only; use auto or fa,fi (fa for prompts, fi for decodes), or fa for both",
                          o->attention);
-    if (on_gpu(a)) log_info("attention: fa for prompts, %s for decodes", !strcmp(o->attention, "fa") ? "fa" : "fi");
     if (on_gpu(a) && options_given(o, "cpu-isa")) log_info("--cpu-isa matters on the CPU only: this run computes on a GPU");
     return 0;
 }

@@ -101,8 +101,9 @@ static const struct row rows[] = {
      CMD_RUNS, "the same as --overlap off; in the environment 1 or 0", NULL},
     {"cache-type", "", NULL, CHOICE, AT(cache_type), 0, 0, "radix|naive", "radix", CMD_RUNS | CMD_SIMULATE,
      "prefix cache: `radix` keeps the beginnings that requests share, `naive` keeps none", NULL},
-    {"attention-backend", "attn", NULL, CHOICE, AT(attention), 0, 0, "auto|fa|fi|fa,fi|fi,fa", "auto", CMD_TESTS,
-     "attention kernels on a GPU, for prefill and decode: `fa,fi` (`auto`), or `fa` for both", gpu_only},
+    {"attention-backend", "attn", NULL, CHOICE, AT(attention), 0, 0, "auto|fa|fi|fa,fi|fi,fa|cudnn|cudnn,fi|cudnn,fa", "auto", CMD_TESTS,
+     "attention kernels on a GPU, for prefill and decode: `fa,fi` (`auto`), `fa` for both, or `cudnn,fi` (`cudnn`): NVIDIA's library for prompts "
+     "of more tokens than a graph has, which is faster for long ones; it is looked for in the loader's path", gpu_only},
     {"moe-backend", "", NULL, CHOICE, AT(moe_backend), 0, 0, "auto|fused", "auto", CMD_RUNS,
      "kernels of mixture-of-experts models on a GPU", gpu_only},
     {"cuda-graph-max-bs", "graph", NULL, INT, AT(cuda_graph_max_bs), 0, 4096, "N", "auto", CMD_TESTS,
@@ -218,7 +219,7 @@ static const char *choice(const char *choices, const char *value) {
     static const char *const all[] = {"auto",  "cpu",   "cuda",  "ref",   "generic", "avx2",        "avx512",     "avx512bf16",
                                       "naive", "radix", "fcfs",  "lpm",  "classic", "fused", "DEBUG", "INFO",    "WARNING",     "ERROR",      "float16",
                                       "bfloat16", "float32", "fp8_e4m3", "huggingface", "modelscope", "h100", "h200", "on", "off",
-                                      "fa", "fi", "fa,fi", "fi,fa", "text", "json", "none", "time", "rank", "time,rank", "p2p", "nccl"};
+                                      "fa", "fi", "fa,fi", "fi,fa", "cudnn", "cudnn,fi", "cudnn,fa", "text", "json", "none", "time", "rank", "time,rank", "p2p", "nccl"};
     size_t n = strlen(value);
     for (const char *p = choices; *p;) {
         size_t w = strcspn(p, "|");

@@ -1,6 +1,8 @@
 /* probe.c: see probe.h. Called by the main thread, which becomes rank 0's thread of the engines it opens. It refuses what app.c refuses. */
 #include "cli/probe.h"
 
+#include "dev/open.h"
+
 #include "app.h"
 #include "base/log.h"
 #include "hw/host.h"
@@ -61,7 +63,7 @@ int probe_engine(struct engine **out, const struct probe *p, const struct probe_
                             .limits = s->limits, .max_len = s->max_len, .page_size = s->page_size, .n_pages = s->n_pages, .dtype = p->config.dtype, .kv_dtype = p->config.dtype,
                             .comm_timeout_ns = (uint64_t)o->comm_timeout * 1000000000, .broken = die};
     a.dev = (struct dev_args){.n_ranks = n_ranks, .n_threads = p->n_threads / n_ranks > 1 ? p->n_threads / n_ranks : 1, .gpus = p->gpus,
-                              .decode_fa = !strcmp(o->attention, "fa"), .graph_max = (int32_t)o->cuda_graph_max_bs,
+                              .prefill_cudnn = dev_prefill_cudnn(o->attention), .decode_fa = dev_decode_fa(o->attention), .graph_max = (int32_t)o->cuda_graph_max_bs,
                               .gpu_comm = o->gpu_comm, .no_windows = o->disable_pynccl};
     if (on == PROBE_ROUNDED) a.dev.isa = "avx512bf16";
     if (on != PROBE_EXACT) return engine_open(out, &a, e);

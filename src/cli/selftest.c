@@ -29,7 +29,7 @@ static int test_operators(const struct options *o, const struct dev_maker *maker
         return err_input(e, "--devices %s: expected the CUDA ordinals of 1, 2, 4 or 8 GPUs, one a rank, parted by commas", o->devices);
     if (n > 1 && !maker->comm_test)
         return err_input(e, "--devices %s is for the test of what GPU ranks exchange by, and this would test the CPU: leave it out", o->devices);
-    struct dev_args args = {.n_ranks = 1, .n_threads = probe_threads(o), .decode_fa = !strcmp(o->attention, "fa"), .graph_max = (int32_t)o->cuda_graph_max_bs, .gpus = gpus};
+    struct dev_args args = {.n_ranks = 1, .n_threads = probe_threads(o), .prefill_cudnn = dev_prefill_cudnn(o->attention), .decode_fa = dev_decode_fa(o->attention), .graph_max = (int32_t)o->cuda_graph_max_bs, .gpus = gpus};
     int failed = n > 1 ? 0 : dev_selftest(maker, &args, stdout, e);
     int more = failed < 0 || !maker->comm_test ? 0 : selftest_comms(o, maker, gpus, n, e);
     return failed < 0 || more < 0 ? -1 : failed + more;

@@ -148,6 +148,7 @@ struct dev_args {
     struct comm *comm;   /* NULL at one rank */
     int32_t n_threads;   /* CPU: compute threads of this rank, the calling rank thread included */
     const char *isa;     /* CPU: NULL or "auto"; "ref", "generic", "avx2", "avx512", "avx512bf16" */
+    bool prefill_cudnn;  /* CUDA: attention of chunks by cuDNN instead of `fa`; open() refuses where the library is not found */
     bool decode_fa;      /* CUDA: attention of single new tokens by `fa`, the kernel of chunks, instead of `fi` */
     int32_t graph_max;   /* CUDA: largest batch of decodes captured in a graph, and a quarter of the tokens of the largest
                             mixed step that is (1024 at most); 0: none, -1: the device decides */

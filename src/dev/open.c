@@ -58,3 +58,7 @@ int dev_cuda_built(void) {
     const int *version = lib ? dlsym(lib, "minisgl_cuda_built") : NULL;
     return version ? *version : 0;
 }
+
+bool dev_prefill_cudnn(const char *option) { return !strncmp(option, "cudnn", 5); }
+
+bool dev_decode_fa(const char *option) { return !strcmp(option, "fa") || !strcmp(option, "cudnn,fa"); }

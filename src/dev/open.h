@@ -13,4 +13,8 @@ int dev_choose(const struct dev_maker **out, const char *device, char *why, size
 /* The CUDA that minisgl_cuda.so was built for, 1000 * major + 10 * minor; 0: it is not there, or does not open. */
 int dev_cuda_built(void);
 
+/* What --attention-backend says of prompts and of decodes; on GPUs. */
+bool dev_prefill_cudnn(const char *option);
+bool dev_decode_fa(const char *option);
+
 #endif

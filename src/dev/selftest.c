@@ -45,6 +45,7 @@ struct line {
 
 struct test {
     const struct dev_maker *m;
+    const struct dev_args *args;
     struct dev *dev, *ref;
     struct dice dice;
     FILE *out;
@@ -418,6 +419,30 @@ static void att_test(struct test *t) {
     end(t);
 }
 
+/* The device again with cuDNN for chunks; without the library that is said and passed over. */
+static void cudnn_test(struct test *t) {
+    static const struct att_case cases[] = {{16, 8, 128, 16, 0, true}, {2, 1, 128, 16, 0, true}, {1, 1, 64, 16, 0, false},  {4, 2, 96, 1, 0, true},
+                                            {8, 1, 256, 16, 0, false}, {12, 1, 128, 64, 0, true}, {4, 1, 128, 16, 50, false}, {2, 2, 64, 16, 7, true},
+                                            {6, 2, 96, 16, 33, true},  {8, 8, 32, 16, 0, true},   {40, 8, 128, 16, 0, false}};
+    struct dev_args args = *t->args;
+    struct dev *own = t->dev;
+    struct err why;
+    args.prefill_cudnn = true;
+    if (t->broken) return;
+    if (t->m->open(&t->dev, &args, &why)) {
+        fprintf(t->out, "attention by cuDNN: left out: %s\n", why.text);
+        t->dev = own;
+        return;
+    }
+    for (int k = 1; k < N_DTYPES && !t->broken; k++) {
+        begin(t, k == 1 ? "attention by cuDNN bf16" : "attention by cuDNN f16", bound_of(all_dtypes[k]));
+        for (size_t i = 0; i < sizeof cases / sizeof *cases && !t->broken; i++) att_case(t, &cases[i], all_dtypes[k], all_dtypes[k]);
+        end(t);
+    }
+    t->m->close(t->dev);
+    t->dev = own;
+}
+
 /* ---- experts ---- */
 
 static void moe_case(struct test *t, int32_t E, int32_t F, int32_t X, int32_t top, int32_t T, bool norm, enum dtype dt) {
@@ -648,16 +673,18 @@ static void memory_test(struct test *t) {
 }
 
 int dev_selftest(const struct dev_maker *m, const struct dev_args *args, FILE *out, struct err *e) {
-    struct test t = {.m = m, .out = out, .e = e, .dice = {1}};
+    struct dev_args own = *args;
+    struct test t = {.m = m, .args = args, .out = out, .e = e, .dice = {1}};
     struct dev_args ref = {.n_ranks = 1, .n_threads = args->n_threads, .isa = "ref"};
     e->kind = ERR_NONE;
-    if (m->open(&t.dev, args, e)) return -1;
+    own.prefill_cudnn = false;
+    if (m->open(&t.dev, &own, e)) return -1;
     fprintf(out, "%s, against the reference on the CPU\n", m->describe(t.dev));
     if (dev_cpu.open(&t.ref, &ref, e)) {
         m->close(t.dev);
         return -1;
     }
-    static void (*const tests[])(struct test *) = {rows_test, embed_test, linear_test, att_test, moe_test, sample_test, model_test, memory_test};
+    static void (*const tests[])(struct test *) = {rows_test, embed_test, linear_test, att_test, cudnn_test, moe_test, sample_test, model_test, memory_test};
     for (size_t i = 0; i < sizeof tests / sizeof *tests && !t.broken; i++) tests[i](&t);
     dev_cpu.close(t.ref);
     m->close(t.dev);

@@ -23,7 +23,9 @@ static int count_buffers(struct fit *f, const struct fit_args *a, struct shard s
     struct dev *d;
     struct dev_args one = a->dev;
     one.rank = 0;
-    one.n_ranks = 1; /* only counting: no communicator */
+    one.n_ranks = 1; /* only counting: no communicator, no library that is slow to start */
+    one.gpu_comm = NULL;
+    one.prefill_cudnn = false;
     if (a->maker->open(&d, &one, e)) return -1;
     struct decoder decoder = {0};
     struct dev_shape shape;

@@ -72,6 +72,28 @@ bool att_fast_takes(const struct att_args *a) {
 void k_att_fi(struct tabs t, struct att_args a, cudaStream_t stream) { fast_for(&a)->fi(t, a, stream); }
 void k_att_fa(struct tabs t, struct att_args a, cudaStream_t stream) { fast_for(&a)->fa(t, a, stream); }
 
+/* A block an entry. Entries of the table beyond a chunk's own keep what they had: pages that exist. */
+__global__ void chunk_kernel(struct tabs t, struct chunk_lists l, int64_t ldq, int64_t ldo, int page_size) {
+    early();
+    const struct step_head *h = t.head;
+    const int32_t *chunks = block_part<int32_t>(h, h->chunks_at);
+    const struct step_seq *seqs = block_part<struct step_seq>(h, h->seqs_at);
+    int i = blockIdx.x;
+    bool real = i < h->n_chunks;
+    const struct step_seq s = seqs[chunks[real ? i : h->n_chunks - 1]];
+    int row = real ? s.first : s.first + s.n_tokens, len = s.pos + s.n_tokens;
+    if (threadIdx.x == 0) {
+        l.at_q[i] = row * ldq, l.at_out[i] = row * ldo;
+        if (i < CUDNN_SEQS) l.len_q[i] = real ? s.n_tokens : 0, l.len_kv[i] = real ? len : 0;
+    }
+    for (int p = threadIdx.x; real && p * page_size < len; p += blockDim.x)
+        l.table[(size_t)i * t.table_len + p] = t.pages[(size_t)s.slot * t.table_len + p];
+}
+
+void k_chunks(struct tabs t, struct chunk_lists l, int64_t ldq, int64_t ldo, int32_t page_size, cudaStream_t stream) {
+    launch(chunk_kernel, CUDNN_SEQS + 1, 256, 0, stream, t, l, ldq, ldo, page_size);
+}
+
 int att_init(void) {
     for (const struct att_kernels *k : fast) {
         int bad = k->init();

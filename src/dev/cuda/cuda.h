@@ -6,12 +6,13 @@
 #ifndef MINISGL_DEV_CUDA_CUDA_H
 #define MINISGL_DEV_CUDA_CUDA_H
 #include "comm/gpu.h"
+#include "dev/cuda/cudnn.h"
 #include "dev/cuda/kernel.h"
 #include "dev/lintab.h"
 
 #include <cublasLt.h>
 
-enum { GRAPHS_MAX = 256, WORKSPACE_BYTES = 64 << 20 };
+enum { CUDNN_PLANS_MAX = 4, GRAPHS_MAX = 256, WORKSPACE_BYTES = 64 << 20 };
 
 /* A weight on the device, [n, k] with zeros from k to ld. */
 struct weight {
@@ -29,6 +30,7 @@ struct dop {
     float *vector[2];       /* NORM, ROPE_KV; LINEAR's and REDUCE's bias in [0] */
     void *bias;             /* LINEAR: [N] in the output's dtype */
     int32_t silu_n;
+    struct cudnn_plan *cudnn; /* ATTENTION: for chunks; NULL: by `fa` */
     cublasLtMatmulDesc_t desc; /* LINEAR, MOE's router */
     cublasLtMatrixLayout_t layout;
 };
@@ -64,7 +66,7 @@ struct dev {
     struct dev_args args;
     int32_t gpu, n_sms, capability;
     char name[64];
-    char describe[640];
+    char describe[800];
     size_t described; /* of describe: what is known before load() */
     cudaStream_t stream;
     struct gpu_health *health; /* what the driver says of the GPU; NULL: nothing */
@@ -87,6 +89,10 @@ struct dev {
     struct tabs tabs;
     struct angle_args angles;
     struct att_args att; /* what all layers share */
+    struct cudnn *cudnn; /* NULL: not found, or not wanted */
+    struct cudnn_plan *plans[CUDNN_PLANS_MAX]; /* by window */
+    int32_t plan_window[CUDNN_PLANS_MAX], n_plans;
+    struct chunk_lists chunks;
     struct moe_args moe;
     float *router; /* [moe tokens, X] */
     int32_t moe_tokens;
@@ -167,7 +173,7 @@ int tune_products(struct dev *d, const struct dev_tune *what, struct err *e);
 struct run {
     struct dev *d;
     struct step_dims n;
-    int32_t n_fi, n_fa; /* attention's work items, at most; 0: there is no such work */
+    int32_t n_fi, n_fa, n_chunks; /* attention's work items, at most; 0: there is no such work */
 };
 int step_tokens(const struct run *r, struct err *e); /* enqueue the operators over tokens */
 int step_rows(const struct run *r, struct err *e);   /* enqueue those over rows */

@@ -26,7 +26,8 @@ struct step_head {
     int32_t n_fi, n_fa; /* work items of the two attention kernels */
     uint32_t seqs_at, slots_at, pages_at, tokens_at, fi_at, fa_at; /* bytes from the head */
     uint32_t size;
-    int32_t reserved[2];
+    int32_t n_chunks;   /* chunks that cuDNN takes: their sequences */
+    uint32_t chunks_at; /* int32 [n_chunks] */
 };
 
 /* A sequence of the step: as struct batch_seq, and where its first new token lies among the step's. */
@@ -211,6 +212,15 @@ bool att_fast_takes(const struct att_args *a); /* dtypes and head sizes of fi an
 void k_att_fi(struct tabs t, struct att_args a, cudaStream_t stream);
 void k_att_fa(struct tabs t, struct att_args a, cudaStream_t stream);
 int att_init(void); /* shared memory limits; returns a cudaError_t */
+
+/* The chunks of a step as cuDNN reads them; what lies beyond n_chunks is empty. */
+enum { CUDNN_SEQS = 32 };
+struct chunk_lists {
+    int32_t *len_q, *len_kv; /* [CUDNN_SEQS]: new tokens; all tokens */
+    int32_t *table;          /* [CUDNN_SEQS][table_len] pages */
+    int64_t *at_q, *at_out;  /* [CUDNN_SEQS + 1]: elements from the step's first row */
+};
+void k_chunks(struct tabs t, struct chunk_lists l, int64_t ldq, int64_t ldo, int32_t page_size, cudaStream_t stream);
 
 /* ---- experts ---- */
 

@@ -32,7 +32,7 @@ size_t step_block_bytes(const struct dev_shape *s, int32_t parts_max) {
     const struct batch_limits *l = &s->limits;
     return up256(sizeof(struct step_head) + (size_t)l->max_seqs * (sizeof(struct step_seq) + sizeof(struct batch_slot)) +
                  (size_t)l->max_pages * sizeof(struct batch_page) + (size_t)l->max_tokens * 4 +
-                 (size_t)(parts_max + l->max_seqs) * sizeof(struct fi_item) + fa_items_max(s) * sizeof(struct fa_item) + 7 * 16);
+                 (size_t)(parts_max + l->max_seqs) * sizeof(struct fi_item) + fa_items_max(s) * sizeof(struct fa_item) + CUDNN_SEQS * 4 + 8 * 16);
 }
 
 struct writer {
@@ -111,11 +111,23 @@ static int32_t plan_fi(const struct dev *d, struct step_seq *seqs, int32_t n, in
 }
 
 /* Tiles of chunks, the last of a chunk (which sees the most) first. */
-static int32_t plan_fa(const struct dev *d, const struct step_seq *seqs, int32_t n, struct fa_item *items) {
+static int32_t plan_fa(const struct dev *d, const struct step_seq *seqs, int32_t n, bool chunks, struct fa_item *items) {
     int32_t count = 0, G = group_of(&d->shape), rows = fa_rows(d->shape.head_dim);
     for (int32_t i = 0; i < n; i++)
-        if (seqs[i].n_tokens > 1 || d->args.decode_fa)
+        if (seqs[i].n_tokens > 1 ? chunks : d->args.decode_fa)
             for (int32_t tile = (seqs[i].n_tokens * G - 1) / rows; tile >= 0; tile--) items[count++] = (struct fa_item){i, tile};
+    return count;
+}
+
+/* The chunks that cuDNN takes: all of the step, or none when they are more than a plan holds, or the step is short and runs from a graph. */
+static int32_t plan_chunks(const struct dev *d, const struct step_seq *seqs, int32_t n, int32_t tokens, int32_t *chunks) {
+    int32_t count = 0;
+    if (!d->n_plans || (!d->warming && graph_find(d, GRAPH_MIXED, tokens))) return 0;
+    for (int32_t i = 0; i < n; i++) {
+        if (seqs[i].n_tokens < 2) continue;
+        if (count == CUDNN_SEQS) return 0;
+        chunks[count++] = i;
+    }
     return count;
 }
 
@@ -136,7 +148,9 @@ static struct step_dims put_block(struct dev *d, const struct batch *b, char *bl
     h->tokens_at = put(&w, batch_tokens(b), (size_t)b->n_given * sizeof(int32_t));
     h->n_fi = plan_fi(d, seqs, b->n_seqs, decode_len, (struct fi_item *)(void *)(block + w.at));
     h->fi_at = put(&w, NULL, (size_t)h->n_fi * sizeof(struct fi_item));
-    h->n_fa = plan_fa(d, seqs, b->n_seqs, (struct fa_item *)(void *)(block + w.at));
+    h->n_chunks = plan_chunks(d, seqs, b->n_seqs, n.tokens, (int32_t *)(void *)(block + w.at));
+    h->chunks_at = put(&w, NULL, (size_t)h->n_chunks * sizeof(int32_t));
+    h->n_fa = plan_fa(d, seqs, b->n_seqs, !h->n_chunks, (struct fa_item *)(void *)(block + w.at));
     h->fa_at = put(&w, NULL, (size_t)h->n_fa * sizeof(struct fa_item));
     h->size = (uint32_t)w.at;
     if (w.at > d->block_bytes) BUG("step %llu: a block of %zu bytes", (unsigned long long)b->step, w.at);
@@ -190,7 +204,16 @@ static int32_t blocks_for(int32_t items, int32_t heads) {
     return items < MOST / heads ? items * heads : MOST;
 }
 
-static void run_attention(const struct run *r, const struct dop *o) {
+static int run_chunks(const struct run *r, const struct dop *o, const struct att_args *a, struct err *e) {
+    struct dev *d = r->d;
+    size_t values = (size_t)a->n_kv_heads * (size_t)a->page_size * (size_t)a->head_dim * dtype_size(a->kv_dtype);
+    int rc = cudnn_run(o->cudnn, &(struct cudnn_run){.q = a->q, .k = a->kv, .v = (const char *)a->kv + values, .out = a->out,
+                                                     .workspace = d->workspace, .lists = d->chunks});
+    return rc ? err_machine(e, "rank %d, step %llu, operator %d: cuDNN refused attention: status %d", d->args.rank, (unsigned long long)d->step, d->op_at, rc)
+              : 0;
+}
+
+static int run_attention(const struct run *r, const struct dop *o, struct err *e) {
     struct dev *d = r->d;
     struct att_args a = d->att;
     a.kv = d->kv + (size_t)o->o->layer * d->layer_bytes;
@@ -203,7 +226,7 @@ static void run_attention(const struct run *r, const struct dop *o) {
     a.n_sms = d->n_sms;
     if (!att_fast_takes(&a)) {
         k_att_plain(d->tabs, a, r->n.tokens, d->stream);
-        return;
+        return 0;
     }
     if (r->n_fi) {
         a.grid = blocks_for(r->n_fi, a.n_kv_heads);
@@ -213,6 +236,7 @@ static void run_attention(const struct run *r, const struct dop *o) {
         a.grid = blocks_for(r->n_fa, a.n_kv_heads);
         k_att_fa(d->tabs, a, d->stream);
     }
+    return r->n_chunks ? run_chunks(r, o, &a, e) : 0;
 }
 
 static void run_silu(const struct run *r, const struct dop *o) {
@@ -327,7 +351,7 @@ static int run_op(const struct run *r, struct dop *o, struct err *e) {
     case OP_NORM: run_norm(r, o); break;
     case OP_LINEAR: return run_linear(r, o, e);
     case OP_ROPE_KV: run_rope(r, o); break;
-    case OP_ATTENTION: run_attention(r, o); break;
+    case OP_ATTENTION: return run_attention(r, o, e);
     case OP_SILU_MUL: run_silu(r, o); break;
     case OP_MOE: return run_moe(r, o, e);
     case OP_REDUCE: return run_reduce(r, o, e);
@@ -353,6 +377,7 @@ int step_tokens(const struct run *r, struct err *e) {
     d->op_at = -1;
     k_begin(d->tabs, r->n, d->stream);
     if (d->angles.inv_freq) k_angles(d->tabs, d->angles, r->n.tokens, d->stream);
+    if (r->n_chunks) k_chunks(d->tabs, d->chunks, d->ld[BUF_QKV], d->ld[BUF_ATT], d->shape.page_size, d->stream);
     return run_ops(r, 0, d->rows_at, e);
 }
 
@@ -408,7 +433,7 @@ int step_launch(struct dev *d, const struct batch *b, struct err *e) {
     const struct step_head *h = (const struct step_head *)(const void *)p->block;
     cudaError_t rc = cudaMemcpyAsync((void *)(uintptr_t)d->tabs.head, p->block, h->size, cudaMemcpyHostToDevice, d->stream);
     if (cuda_ok(d, rc, "the copy up", e)) return -1;
-    struct run r = {.d = d, .n = n, .n_fi = h->n_fi, .n_fa = h->n_fa};
+    struct run r = {.d = d, .n = n, .n_fi = h->n_fi, .n_fa = h->n_fa, .n_chunks = h->n_chunks};
     if (n.tokens && enqueue(&r, e)) return -1;
     p->step = b->step;
     p->n_rows = n.rows;
