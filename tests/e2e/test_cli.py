@@ -30,6 +30,17 @@ def test_wrong_requests_end_with_a_sentence(args, says):
     assert "ready to serve" not in r.stderr
 
 
+def test_every_value_that_help_names_is_taken():
+    for o in json.loads(run("help", "--json").stdout):
+        values = o["arg"].split("|") if o["arg"] else []
+        if len(values) < 2 or not all(re.fullmatch(r"[A-Za-z0-9_,]+", v) for v in values) or values == ["DIR", "NAME"] or o["not_in_this_version"]:
+            continue
+        command = "serve" if "serve" in o["commands"] else o["commands"][0]
+        for v in values:
+            r = run(command, o["name"], v, "--nonsense", timeout=20)
+            assert r.returncode == 2 and "--nonsense" in r.stderr, f"{command} {o['name']} {v}: {r.stderr}"
+
+
 @pytest.mark.parametrize("args, says", [
     (["sevre"], "sevre"), (["serve", "x"], "'x'"), (["version", "x"], "'x'"), (["help", "--json", "serve"], "one of"),
     (["help", "nothing"], "'nothing'"), (["generate", "--raw"], "--raw"), (["generate", "--seed", 1, "hi"], "--dummy-weight"),
