@@ -35,7 +35,7 @@ enum attribute {
 };
 
 enum number { F32 = 0, F16 = 2, I32 = 4, BF16 = 9, I64 = 10, BOOL = 11 };
-enum pointwise { ADD = 0, MUL = 1, DIV = 6, SUB = 9, EXP = 13, GREATER = 302, GREATER_EQUAL = 303, LESS = 304, AND = 400, INDEX = 501, SELECT = 601 };
+enum pointwise { ADD = 0, MUL = 1, DIV = 6, SUB = 9, EXP = 13, LOG = 15, GREATER = 302, GREATER_EQUAL = 303, LESS = 304, AND = 400, INDEX = 501, SELECT = 601 };
 enum { REDUCE_ADD = 0, REDUCE_MAX = 3, HEUR_BEST = 3 };
 
 /* Tensors that the caller gives; others are numbered on from there. The library wants a tensor of its own for each use of the table
@@ -304,11 +304,14 @@ static thing mask_past(struct sketch *k, thing x, thing len_q, thing len_kv) {
     return pointwise(k, SELECT, F32, x, scalar(k, ID_LOWEST_PAST, F32), seen, inner(k, F32));
 }
 
+/* The logarithm of each row's sum is nobody's, but the library's kernel writes it somewhere when the graph does not have it. */
 static thing softmax(struct sketch *k, thing x) {
     thing most = reduce(k, REDUCE_MAX, x);
     thing less = pointwise(k, SUB, F32, x, most, NULL, inner(k, F32));
     thing w = pointwise(k, EXP, F32, less, NULL, NULL, inner(k, F32));
     thing sum = reduce(k, REDUCE_ADD, w);
+    thing log_sum = pointwise(k, LOG, F32, sum, NULL, NULL, inner_row(k));
+    pointwise(k, ADD, F32, most, log_sum, NULL, inner_row(k));
     return pointwise(k, DIV, F32, w, sum, NULL, inner(k, number_of(k->s)));
 }
 
