@@ -8,13 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Bytes of an exchange up to which p2p has it where NCCL is there too. Not measured on our kernels: where vLLM (0.11, all_reduce_utils.py:
+/* Bytes of an exchange up to which p2p has it where NCCL is there too. 2 ranks: measured on two H100s with NVLink (18 links), NCCL 2.28.9. 4 and 8:
+ * not measured on our kernels, but where vLLM (0.11, all_reduce_utils.py:
  * NCCL_SYMM_MEM_ALL_REDUCE_CONFIG and CUSTOM_ALL_REDUCE_MAX_SIZES, GPUs of compute capability 9.0) finds its own peer kernels no longer faster than NCCL.
  * `build/bench/ops/comm_gpu I,J,...` measures both on the GPUs named, and prints the row for this table. */
 static const struct {
     int32_t ranks;
     size_t p2p_up_to;
-} who[] = {{2, 64u << 20}, {4, 512u << 10}, {8, 128u << 10}};
+} who[] = {{2, 1u << 20}, {4, 512u << 10}, {8, 128u << 10}};
 
 static size_t p2p_limit(int32_t n) {
     for (size_t i = 0; i < sizeof who / sizeof *who; i++)
