@@ -214,18 +214,17 @@ static const char *spelled(const char *value) {
     return value;
 }
 
-/* The choice in "a|b|c" that equals value, whatever its case; NULL when none. Returned from a constant. */
-static const char *choice(const char *choices, const char *value) {
-    static const char *const all[] = {"auto",  "cpu",   "cuda",  "ref",   "generic", "avx2",        "avx512",     "avx512bf16",
-                                      "naive", "radix", "fcfs",  "lpm",  "classic", "fused", "DEBUG", "INFO",    "WARNING",     "ERROR",      "float16",
-                                      "bfloat16", "float32", "fp8_e4m3", "huggingface", "modelscope", "h100", "h200", "on", "off",
-                                      "fa", "fi", "fa,fi", "fi,fa", "cudnn", "cudnn,fi", "cudnn,fa", "text", "json", "none", "time", "rank", "time,rank", "p2p", "nccl"};
-    size_t n = strlen(value);
-    for (const char *p = choices; *p;) {
+/* The choice in the row's "a|b|c" that equals value, whatever its case, as the row spells it; NULL when none. */
+static const char *choice(struct options *o, const struct row *r, const char *value) {
+    char *to = o->chosen[r - rows];
+    for (const char *p = r->arg; *p;) {
         size_t w = strcspn(p, "|");
-        if (w == n && strncasecmp(p, value, n) == 0)
-            for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-                if (same(all[i], value)) return all[i];
+        if (w == strlen(value) && strncasecmp(p, value, w) == 0) {
+            if (w >= sizeof o->chosen[0]) BUG("--%s: the choice '%s' is too long for its place", r->name, value);
+            memcpy(to, p, w);
+            to[w] = 0;
+            return to;
+        }
         p += w + (p[w] == '|');
     }
     return NULL;
@@ -269,7 +268,7 @@ static int set(struct options *o, const struct row *r, const char *value, const 
     case CHOICE:
         if (same(value, "fp8_e5m2") && r->at == AT(kv_dtype))
             return err_input(e, "%s fp8_e5m2: not in this version; fp8_e4m3 takes the same memory and is more exact", as);
-        *(const char **)at = choice(r->arg, spelled(value));
+        *(const char **)at = choice(o, r, spelled(value));
         return *(const char **)at ? 0 : err_input(e, "%s: expected one of %s, found '%s'", as, r->arg, value);
     case INT:
         if (r->def && same(r->def, "auto") && same(value, "auto")) {

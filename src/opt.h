@@ -49,11 +49,12 @@ struct options {
     const char *gpu_only[12]; /* names of given options that a run on the CPU leaves aside */
     int n_gpu_only;
     const char *positional; /* generate: the prompt; help: a subcommand */
+    char chosen[OPTIONS_MAX][16]; /* row by row: where the value of a choice lies, so do not copy this struct */
     bool given[OPTIONS_MAX]; /* row by row of the table: named on the command line; ask options_given */
 };
 
 /* Parse argv[1..] for one subcommand. -1: *e says what is wrong (exit code 2). Strings point into argv, the
- * environment, or constants. */
+ * environment, constants, or *o itself. */
 int options_parse(struct options *o, unsigned command, int argc, char **argv, struct err *e);
 
 /* Was the option of this name ("seed"; no alias) on the command line, whatever its value? For options that mean nothing

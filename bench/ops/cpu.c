@@ -64,21 +64,17 @@ static void device_load(struct bench *b, const struct op *ops, int32_t n) {
     }
 }
 
-/* One step of `seqs` sequences with `n` new tokens each at `pos`; its time in seconds. */
-static double step(struct bench *b, int32_t seqs, int32_t n, int32_t pos, bool rows) {
-    static uint64_t number;
+static void add_seq(struct bench *b, int32_t slot, int32_t pos, int32_t n, bool row) {
+    struct batch *to = b->b;
+    for (int32_t i = 0; i < n; i++) batch_tokens(to)[to->n_given + i] = (slot * 7919 + i * 31 + (int32_t)to->step) % V;
+    batch_seqs(to)[to->n_seqs++] = (struct batch_seq){slot, pos, n, to->n_given, row ? to->n_rows++ : -1};
+    to->n_given += n;
+    to->n_tokens += n;
+}
+
+/* Its time in seconds. */
+static double run_batch(struct bench *b) {
     struct err e = {0};
-    batch_reset(b->b, ++number);
-    for (int32_t s = 0; s < seqs; s++) {
-        for (int32_t i = 0; i < n; i++) batch_tokens(b->b)[b->b->n_given + i] = (s * 7919 + i * 31 + (int32_t)number) % V;
-        batch_seqs(b->b)[b->b->n_seqs++] = (struct batch_seq){s, pos, n, b->b->n_given, rows ? b->b->n_rows++ : -1};
-        b->b->n_given += n;
-        b->b->n_tokens += n;
-    }
-    if (!pos) /* the page tables for every length */
-        for (int32_t s = 0; s < seqs; s++)
-            for (int32_t i = 0; i < MAX_LEN / PAGE; i++)
-                batch_pages(b->b)[b->b->n_pages++] = (struct batch_page){s, i, 1 + (i * seqs + s) % (b->shape.n_pages - 1)};
     batch_seal(b->b);
     uint64_t t = clock_ns();
     if (dev_cpu.launch(b->d, b->b, &e)) exit(1);
@@ -87,25 +83,25 @@ static double step(struct bench *b, int32_t seqs, int32_t n, int32_t pos, bool r
     return s;
 }
 
+/* One step of `seqs` sequences with `n` new tokens each at `pos`; its time in seconds. */
+static double step(struct bench *b, int32_t seqs, int32_t n, int32_t pos, bool rows) {
+    static uint64_t number;
+    batch_reset(b->b, ++number);
+    for (int32_t s = 0; s < seqs; s++) add_seq(b, s, pos, n, rows);
+    if (!pos) /* the page tables for every length */
+        for (int32_t s = 0; s < seqs; s++)
+            for (int32_t i = 0; i < MAX_LEN / PAGE; i++)
+                batch_pages(b->b)[b->b->n_pages++] = (struct batch_page){s, i, 1 + (i * seqs + s) % (b->shape.n_pages - 1)};
+    return run_batch(b);
+}
+
 /* A step of a busy server: `seqs` decodes at `pos` and a prompt's first n tokens; seconds. */
 static double mixed_step(struct bench *b, int32_t seqs, int32_t pos, int32_t n) {
     static uint64_t number = 1u << 30;
-    struct err e = {0};
     batch_reset(b->b, ++number);
-    for (int32_t s = 0; s <= seqs && s < MAX_S; s++) {
-        int32_t tokens = s < seqs ? 1 : n;
-        if (!tokens) break;
-        for (int32_t i = 0; i < tokens; i++) batch_tokens(b->b)[b->b->n_given + i] = (s * 7919 + i * 31 + (int32_t)number) % V;
-        batch_seqs(b->b)[b->b->n_seqs++] = (struct batch_seq){s, s < seqs ? pos : 0, tokens, b->b->n_given, b->b->n_rows++};
-        b->b->n_given += tokens;
-        b->b->n_tokens += tokens;
-    }
-    batch_seal(b->b);
-    uint64_t t = clock_ns();
-    if (dev_cpu.launch(b->d, b->b, &e)) exit(1);
-    double s = (double)(clock_ns() - t) * 1e-9;
-    dev_cpu.collect(b->d, &b->result, &e);
-    return s;
+    for (int32_t s = 0; s < seqs; s++) add_seq(b, s, pos, 1, true);
+    if (n && seqs < MAX_S) add_seq(b, seqs, 0, n, true);
+    return run_batch(b);
 }
 
 static int by_value(const void *a, const void *b) {

@@ -189,4 +189,12 @@ void graphs_release(struct dev *d);
 size_t graphs_bytes(const struct dev *d, const struct dev_shape *s); /* what they may take */
 const struct graph *graph_find(const struct dev *d, enum graph_kind kind, int32_t size); /* the smallest with room, or NULL */
 
+/* chunks.c */
+int chunks_open(struct dev *d, struct err *e);    /* the library, where it is asked for */
+int chunks_prepare(struct dev *d, struct err *e); /* plans for the loaded program; says in `describe` who computes attention */
+void chunks_release(struct dev *d);
+/* The chunks that cuDNN takes of a step of so many tokens, by the number of their sequence; returns how many, up to CUDNN_SEQS. */
+int32_t chunks_plan(const struct dev *d, const struct step_seq *seqs, int32_t n, int32_t tokens, int32_t *chunks);
+int chunks_run(const struct dev *d, const struct dop *o, const struct att_args *a, struct err *e);
+
 #endif

@@ -187,11 +187,12 @@ static thing inner_row(struct sketch *k) {
     return tensor(k, (struct form){.type = F32, .dims = {n[0], n[1], n[2], 1}, .strides = {n[1] * n[2], n[2], 1, 1}});
 }
 
-/* b, t: NULL where the mode has fewer inputs. */
-static thing pointwise(struct sketch *k, enum pointwise mode, enum number math, thing x, thing b, thing t, thing y) {
+/* axis: of INDEX; b, t: NULL where the mode has fewer inputs. */
+static thing pointwise_along(struct sketch *k, enum pointwise mode, enum number math, int64_t axis, thing x, thing b, thing t, thing y) {
     thing what = make(k, POINTWISE), op;
     set_int(k, what, POINTWISE_MODE_IS, POINTWISE_MODE, (int)mode);
     set_int(k, what, POINTWISE_MATH, DATA_TYPE, (int)math);
+    if (mode == INDEX) set(k, what, POINTWISE_AXIS, INT64, 1, &axis);
     finish(k, what);
     op = make(k, OP_POINTWISE);
     set_thing(k, op, OP_POINTWISE_WHAT, what);
@@ -203,20 +204,13 @@ static thing pointwise(struct sketch *k, enum pointwise mode, enum number math, 
     return y;
 }
 
+static thing pointwise(struct sketch *k, enum pointwise mode, enum number math, thing x, thing b, thing t, thing y) {
+    return pointwise_along(k, mode, math, 0, x, b, t, y);
+}
+
 /* The number of each score's row (axis 2) or column (axis 3). */
 static thing index_of(struct sketch *k, thing x, int64_t axis, enum number math) {
-    thing what = make(k, POINTWISE), op, y;
-    set_int(k, what, POINTWISE_MODE_IS, POINTWISE_MODE, INDEX);
-    set_int(k, what, POINTWISE_MATH, DATA_TYPE, (int)math);
-    set(k, what, POINTWISE_AXIS, INT64, 1, &axis);
-    finish(k, what);
-    y = inner(k, I32);
-    op = make(k, OP_POINTWISE);
-    set_thing(k, op, OP_POINTWISE_WHAT, what);
-    set_thing(k, op, OP_POINTWISE_X, x);
-    set_thing(k, op, OP_POINTWISE_Y, y);
-    finish_op(k, op);
-    return y;
+    return pointwise_along(k, INDEX, math, axis, x, NULL, NULL, inner(k, I32));
 }
 
 static thing reduce(struct sketch *k, int mode, thing x) {

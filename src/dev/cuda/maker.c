@@ -253,16 +253,11 @@ static enum dtype activation_dtype(const struct dev_shape *s, const struct dev_p
     return s->dtype;
 }
 
-static void forget_plans(struct dev *d) {
-    for (int32_t i = 0; i < d->n_plans; i++) cudnn_plan_free(d->plans[i]);
-    d->n_plans = 0;
-}
-
 static void unload(struct dev *d) {
     if (d->stream) cudaStreamSynchronize(d->stream);
     graphs_release(d);
     linear_release(d);
-    forget_plans(d);
+    chunks_release(d);
     for (int i = 0; i < 2; i++) {
         struct pending *p = &d->pending[i];
         if (p->block) cudaFreeHost(p->block);
@@ -364,47 +359,6 @@ static void find_halves(struct dev *d) {
     }
 }
 
-/* ---- cuDNN ---- */
-
-/* The plan for an operator's window, made when it is the first with it. */
-static int plan_window(struct dev *d, struct dop *o, struct err *e) {
-    const struct dev_shape *s = &d->shape;
-    int32_t i = 0;
-    while (i < d->n_plans && d->plan_window[i] != o->o->window) i++;
-    if (i == CUDNN_PLANS_MAX) return err_input(e, "expected up to %d sizes of a sliding window, found more", CUDNN_PLANS_MAX);
-    if (i == d->n_plans) {
-        struct cudnn_shape c = {.a = d->act, .n_heads = s->n_heads, .n_kv_heads = s->n_kv_heads, .head_dim = s->head_dim, .page_size = s->page_size,
-                                .n_pages = s->n_pages, .table_len = d->tabs.table_len, .max_tokens = s->limits.max_tokens, .window = o->o->window,
-                                .scale = o->o->scale, .ldq = d->ld[BUF_QKV], .ldo = d->ld[BUF_ATT]};
-        if (cudnn_plan_new(&d->plans[i], d->cudnn, &c, e)) return -1;
-        d->plan_window[i] = o->o->window;
-        d->n_plans++;
-        if (cudnn_plan_workspace(d->plans[i]) > WORKSPACE_BYTES) return err_input(e, "cuDNN wants a workspace of %zu bytes", cudnn_plan_workspace(d->plans[i]));
-    }
-    o->cudnn = d->plans[i];
-    return 0;
-}
-
-static int plan_prompts(struct dev *d, struct err *e) {
-    struct att_args a = d->att;
-    bool takes = att_fast_takes(&a);
-    for (int32_t i = 0; i < d->n_ops; i++) {
-        if (d->ops[i].o->kind != OP_ATTENTION) continue;
-        if (!takes) return err_input(e, "cuDNN computes attention here in bfloat16 and float16 only, with a cache of the same");
-        if (plan_window(d, &d->ops[i], e)) return -1;
-    }
-    return 0;
-}
-
-static int choose_prefill(struct dev *d, struct err *e) {
-    struct err why;
-    size_t at = strlen(d->describe);
-    if (d->cudnn && plan_prompts(d, &why)) return err_input(e, "--attention-backend cudnn: %s; use auto or fa", why.text);
-    snprintf(d->describe + at, sizeof d->describe - at, "; attention %s%s for prompts, %s for decodes", d->n_plans ? "cuDNN " : "fa",
-             d->n_plans ? cudnn_version(d->cudnn) : "", d->args.decode_fa ? "fa" : "fi");
-    return 0;
-}
-
 static bool complete(const struct dev_program *p) {
     return p->n_ops > 1 && p->ops[0].kind == OP_EMBED && p->ops[p->n_ops - 1].kind == OP_SAMPLE;
 }
@@ -456,7 +410,7 @@ static int cuda_load(struct dev *d, const struct dev_shape *shape, const struct 
     if (fill_tables(d, e) || upload_timed(d, e) || linear_prepare(d, e)) return -1;
     find_halves(d);
     d->rows_at = first_of_rows(d);
-    if (choose_prefill(d, e)) return -1;
+    if (chunks_prepare(d, e)) return -1;
     d->loaded = true;
     if (complete(prog) && (step_warm(d, e) || graphs_make(d, e))) return -1;
     return count_taken(d, e);
@@ -531,12 +485,6 @@ static int open_comm(struct dev *d, struct err *e) {
                                                                  .no_windows = a->no_windows}, e);
 }
 
-static int open_cudnn(struct dev *d, struct err *e) {
-    struct err why;
-    if (!d->args.prefill_cudnn || !cudnn_open(&d->cudnn, d->stream, &why)) return 0;
-    return err_input(e, "--attention-backend cudnn: %s; put it in the loader's path (LD_LIBRARY_PATH), or use auto or fa", why.text);
-}
-
 static int cuda_open(struct dev **out, const struct dev_args *args, struct err *e) {
     struct dev *d = mem_zalloc(1, sizeof *d);
     d->args = *args;
@@ -554,7 +502,7 @@ static int cuda_open(struct dev **out, const struct dev_args *args, struct err *
         cuda_close(d);
         return err_machine(e, "cuBLASLt does not start: status %d", (int)rc);
     }
-    if (linear_tables(d, e) || open_cudnn(d, e) || open_comm(d, e)) {
+    if (linear_tables(d, e) || chunks_open(d, e) || open_comm(d, e)) {
         cuda_close(d);
         return -1;
     }

@@ -119,18 +119,6 @@ static int32_t plan_fa(const struct dev *d, const struct step_seq *seqs, int32_t
     return count;
 }
 
-/* The chunks that cuDNN takes: all of the step, or none when they are more than a plan holds, or the step is short and runs from a graph. */
-static int32_t plan_chunks(const struct dev *d, const struct step_seq *seqs, int32_t n, int32_t tokens, int32_t *chunks) {
-    int32_t count = 0;
-    if (!d->n_plans || (!d->warming && graph_find(d, GRAPH_MIXED, tokens))) return 0;
-    for (int32_t i = 0; i < n; i++) {
-        if (seqs[i].n_tokens < 2) continue;
-        if (count == CUDNN_SEQS) return 0;
-        chunks[count++] = i;
-    }
-    return count;
-}
-
 static struct step_dims put_block(struct dev *d, const struct batch *b, char *block) {
     struct step_head *h = (struct step_head *)(void *)block;
     struct writer w = {block, sizeof *h};
@@ -148,7 +136,7 @@ static struct step_dims put_block(struct dev *d, const struct batch *b, char *bl
     h->tokens_at = put(&w, batch_tokens(b), (size_t)b->n_given * sizeof(int32_t));
     h->n_fi = plan_fi(d, seqs, b->n_seqs, decode_len, (struct fi_item *)(void *)(block + w.at));
     h->fi_at = put(&w, NULL, (size_t)h->n_fi * sizeof(struct fi_item));
-    h->n_chunks = plan_chunks(d, seqs, b->n_seqs, n.tokens, (int32_t *)(void *)(block + w.at));
+    h->n_chunks = chunks_plan(d, seqs, b->n_seqs, n.tokens, (int32_t *)(void *)(block + w.at));
     h->chunks_at = put(&w, NULL, (size_t)h->n_chunks * sizeof(int32_t));
     h->n_fa = plan_fa(d, seqs, b->n_seqs, !h->n_chunks, (struct fa_item *)(void *)(block + w.at));
     h->fa_at = put(&w, NULL, (size_t)h->n_fa * sizeof(struct fa_item));
@@ -204,15 +192,6 @@ static int32_t blocks_for(int32_t items, int32_t heads) {
     return items < MOST / heads ? items * heads : MOST;
 }
 
-static int run_chunks(const struct run *r, const struct dop *o, const struct att_args *a, struct err *e) {
-    struct dev *d = r->d;
-    size_t values = (size_t)a->n_kv_heads * (size_t)a->page_size * (size_t)a->head_dim * dtype_size(a->kv_dtype);
-    int rc = cudnn_run(o->cudnn, &(struct cudnn_run){.q = a->q, .k = a->kv, .v = (const char *)a->kv + values, .out = a->out,
-                                                     .workspace = d->workspace, .lists = d->chunks});
-    return rc ? err_machine(e, "rank %d, step %llu, operator %d: cuDNN refused attention: status %d", d->args.rank, (unsigned long long)d->step, d->op_at, rc)
-              : 0;
-}
-
 static int run_attention(const struct run *r, const struct dop *o, struct err *e) {
     struct dev *d = r->d;
     struct att_args a = d->att;
@@ -236,7 +215,7 @@ static int run_attention(const struct run *r, const struct dop *o, struct err *e
         a.grid = blocks_for(r->n_fa, a.n_kv_heads);
         k_att_fa(d->tabs, a, d->stream);
     }
-    return r->n_chunks ? run_chunks(r, o, &a, e) : 0;
+    return r->n_chunks ? chunks_run(d, o, &a, e) : 0;
 }
 
 static void run_silu(const struct run *r, const struct dop *o) {
