@@ -1,6 +1,6 @@
 /* cuda.c: operators of the CUDA device, timed through dev.h: a program of one operator over several layers (so that no weight or page is
  * still in a cache), many steps, the host's clock around them. Prints one line a shape: microseconds an operator, GB/s of the bytes it
- * must move, TFLOP/s. Usage: build/bench/ops/cuda [att|fp8|lin|sample [TABLE]]; TABLE: of matrix products, as `minisgl tune` writes it.
+ * must move, TFLOP/s. Usage: build/bench/ops/cuda [att|fp8|cudnn|lin|sample [TABLE]]; TABLE: of matrix products, as `minisgl tune` writes it.
  * Looks for minisgl_cuda.so beside itself. */
 #include "base/clock.h"
 #include "base/mem.h"
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LAYERS = 4, STEPS = 30 };
+enum { LAYERS = 4, STEPS = 30, DECODES_MAX = 256 };
 
 static uint64_t state = 1;
 static uint32_t rnd(void) {
@@ -87,41 +87,77 @@ static void random_rows(enum buf_id b, size_t rows, size_t width) {
     free(x);
 }
 
-static void attention(int H, int K, int D, int seqs, int len, int chunk, enum dtype kv) {
+struct att {
+    int H, K, D, seqs, len, chunk; /* heads, those of K and V, their size; the cache gets `len` tokens a sequence, in chunks */
+    enum dtype kv;
+};
+
+static void att_init(struct rig *g, const struct att *a, struct op ops[2 * LAYERS]) {
     static float inv[128];
-    for (int i = 0; i < D / 2; i++) inv[i] = powf(1e6f, -2.0f * (float)i / (float)D);
-    int pages = (len + 1 + 15) / 16;
-    struct dev_shape s = {.n_layers = LAYERS, .n_heads = H, .n_kv_heads = K, .head_dim = D, .hidden = 8, .ffn = 8, .vocab = 8, .max_len = len + 16,
-                          .page_size = 16, .n_pages = seqs * pages + 1, .dtype = DT_BF16, .convert = true, .kv_dtype = kv,
-                          .limits = {.max_tokens = 8192, .max_seqs = seqs, .max_pages = seqs * pages + 1},
-                          .rope = {.dim = D, .inv_freq = inv, .scale = 1}};
-    struct op ops[2 * LAYERS];
+    for (int i = 0; i < a->D / 2; i++) inv[i] = powf(1e6f, -2.0f * (float)i / (float)a->D);
+    int pages = (a->len + 1 + 15) / 16;
+    struct dev_shape s = {.n_layers = LAYERS, .n_heads = a->H, .n_kv_heads = a->K, .head_dim = a->D, .hidden = 8, .ffn = 8, .vocab = 8,
+                          .max_len = a->len + 16, .page_size = 16, .n_pages = a->seqs * pages + 1, .dtype = DT_BF16, .convert = true, .kv_dtype = a->kv,
+                          .limits = {.max_tokens = 8192, .max_seqs = a->seqs, .max_pages = a->seqs * pages + 1},
+                          .rope = {.dim = a->D, .inv_freq = inv, .scale = 1}};
     for (int l = 0; l < LAYERS; l++) {
         ops[2 * l] = (struct op){.kind = OP_ROPE_KV, .layer = l, .in = BUF_QKV, .out = BUF_QKV, .eps = 1e-6f};
-        ops[2 * l + 1] = (struct op){.kind = OP_ATTENTION, .layer = l, .in = BUF_QKV, .out = BUF_ATT, .scale = 1 / sqrtf((float)D)};
+        ops[2 * l + 1] = (struct op){.kind = OP_ATTENTION, .layer = l, .in = BUF_QKV, .out = BUF_ATT, .scale = 1 / sqrtf((float)a->D)};
     }
-    struct rig g;
-    rig_init(&g, &s, ops, 2 * LAYERS);
-    random_rows(BUF_QKV, 8192, (size_t)(H + 2 * K) * (size_t)D);
-    double fa = 0;
-    for (int done = 0; done < seqs; done++) /* one sequence a step, whole chunks: fills the cache with what is no zero */
-        for (int at = 0; at < len; at += chunk) {
-            struct batch *b = g.b[0];
-            int n = len - at < chunk ? len - at : chunk;
-            fill(&g, b, 1, n, at, false);
+    rig_init(g, &s, ops, 2 * LAYERS);
+    random_rows(BUF_QKV, 8192, (size_t)(a->H + 2 * a->K) * (size_t)a->D);
+    for (int done = 0; done < a->seqs; done++) /* one sequence a step, whole chunks: fills the cache with what is no zero */
+        for (int at = 0; at < a->len; at += a->chunk) {
+            struct batch *b = g->b[0];
+            int n = a->len - at < a->chunk ? a->len - at : a->chunk;
+            fill(g, b, 1, n, at, false);
             batch_seqs(b)[0].slot = done;
-            for (int p = 0; done == 0 && at == 0 && p < seqs * pages; p++)
-                batch_pages(b)[b->n_pages++] = (struct batch_page){p % seqs, p / seqs, 1 + p};
-            once(&g);
+            for (int p = 0; done == 0 && at == 0 && p < a->seqs * pages; p++)
+                batch_pages(b)[b->n_pages++] = (struct batch_page){p % a->seqs, p / a->seqs, 1 + p};
+            once(g);
         }
-    if (len <= 8192 && seqs * len <= 8192) {
-        fa = timed(&g, seqs, len, 0, false, LAYERS);
-        double flop = 4.0 * H * D * (double)len * len / 2 * seqs;
-        printf("rope + attention, %s, chunks %2d x %5d  H %2d K %d D %d: %8.1f us  %6.1f TFLOP/s\n", dtype_name(kv), seqs, len, H, K, D, fa, flop / fa / 1e6);
-    }
-    double fi = timed(&g, seqs, 1, len, false, LAYERS), bytes = (double)seqs * (len + 1) * 2.0 * K * D * (double)dtype_size(kv);
-    printf("rope + attention, %s, decode %3d x %5d H %2d K %d D %d: %8.1f us  %6.0f GB/s\n", dtype_name(kv), seqs, len, H, K, D, fi, bytes / fi / 1e3);
+}
+
+static void time_chunks(struct rig *g, const struct att *a, const char *how) {
+    double us = timed(g, a->seqs, a->len, 0, false, LAYERS), flop = 4.0 * a->H * a->D * (double)a->len * a->len / 2 * a->seqs;
+    printf("rope + attention%s, %s, chunks %2d x %5d  H %2d K %d D %d: %8.1f us  %6.1f TFLOP/s\n", how, dtype_name(a->kv), a->seqs, a->len, a->H, a->K, a->D,
+           us, flop / us / 1e6);
+}
+
+static void attention(int H, int K, int seqs, int len, int chunk, enum dtype kv) {
+    struct att a = {H, K, 128, seqs, len, chunk, kv};
+    struct op ops[2 * LAYERS];
+    struct rig g;
+    att_init(&g, &a, ops);
+    if (len <= 8192 && seqs * len <= 8192) time_chunks(&g, &a, "");
+    double us = timed(&g, seqs, 1, len, false, LAYERS), bytes = (double)seqs * (len + 1) * 2.0 * K * a.D * (double)dtype_size(kv);
+    printf("rope + attention, %s, decode %3d x %5d H %2d K %d D %d: %8.1f us  %6.0f GB/s\n", dtype_name(kv), seqs, len, H, K, a.D, us, bytes / us / 1e3);
     rig_release(&g);
+}
+
+static const struct dev_args usual = {.n_ranks = 1, .n_threads = 4, .graph_max = DECODES_MAX};
+
+/* Prompts of 8,192 tokens in all by `fa` and by cuDNN, the devices in turn. */
+static void prompts(void) {
+    static const struct att shapes[] = {{40, 8, 128, 1, 8192, 8192, DT_BF16}, {40, 8, 128, 4, 2048, 2048, DT_BF16}, {40, 8, 128, 16, 512, 512, DT_BF16},
+                                        {16, 8, 128, 1, 8192, 8192, DT_BF16}, {16, 8, 128, 4, 2048, 2048, DT_BF16}, {16, 8, 128, 16, 512, 512, DT_BF16}};
+    struct dev *own = dev, *with;
+    struct dev_args args = usual;
+    args.prefill_cudnn = true;
+    if (maker->open(&with, &args, &e)) {
+        printf("attention by cuDNN: left out: %s\n", e.text);
+        return;
+    }
+    for (size_t i = 0; i < 2 * sizeof shapes / sizeof *shapes; i++) {
+        struct op ops[2 * LAYERS];
+        struct rig g;
+        dev = i % 2 ? with : own;
+        att_init(&g, &shapes[i / 2], ops);
+        time_chunks(&g, &shapes[i / 2], i % 2 ? " by cudnn" : " by fa");
+        rig_release(&g);
+    }
+    dev = own;
+    maker->close(with);
 }
 
 /* What a GPU can do, by its name: bytes and operations a second that large copies and products reach. */
@@ -130,7 +166,7 @@ static void ceilings(double *gbs, double *tflops) {
     *tflops = 790;
 }
 
-enum { PRODUCTS = 64, DECODES_MAX = 256 };
+enum { PRODUCTS = 64 };
 
 /* A step with `count` products, from a graph where it can be: embedding, products, sampling. */
 static void product_rig(struct rig *g, struct op *ops, int n, int k, int count) {
@@ -201,22 +237,25 @@ int main(int argc, char **argv) {
     static struct lintab products;
     if (argc > 2) check(products_read(&products, argv[2], true, &e));
     check(dev_choose(&maker, "cuda", why, sizeof why, &e));
-    check(maker->open(&dev, &(struct dev_args){.n_ranks = 1, .n_threads = 4, .graph_max = DECODES_MAX, .products = &products}, &e));
+    struct dev_args args = usual;
+    args.products = &products;
+    check(maker->open(&dev, &args, &e));
     printf("%s\n", maker->describe(dev));
     static const enum dtype caches[] = {DT_BF16, DT_FP8_E4M3};
     for (int i = 0; i < 2; i++) {
         if (!want(argc, argv, i ? "fp8" : "att")) continue;
-        attention(16, 8, 128, 64, 1024, 1024, caches[i]);
-        attention(16, 8, 128, 256, 600, 600, caches[i]);
-        attention(40, 8, 128, 64, 1024, 1024, caches[i]);
-        attention(40, 8, 128, 8, 16384, 8192, caches[i]);
-        attention(16, 8, 128, 8, 1024, 1024, caches[i]);
-        attention(16, 8, 128, 1, 512, 512, caches[i]);
-        attention(40, 8, 128, 1, 32768, 8192, caches[i]);
-        attention(40, 8, 128, 16, 512, 512, caches[i]);
-        attention(40, 8, 128, 4, 2048, 2048, caches[i]);
-        attention(40, 8, 128, 1, 8192, 8192, caches[i]);
+        attention(16, 8, 64, 1024, 1024, caches[i]);
+        attention(16, 8, 256, 600, 600, caches[i]);
+        attention(40, 8, 64, 1024, 1024, caches[i]);
+        attention(40, 8, 8, 16384, 8192, caches[i]);
+        attention(16, 8, 8, 1024, 1024, caches[i]);
+        attention(16, 8, 1, 512, 512, caches[i]);
+        attention(40, 8, 1, 32768, 8192, caches[i]);
+        attention(40, 8, 16, 512, 512, caches[i]);
+        attention(40, 8, 4, 2048, 2048, caches[i]);
+        attention(40, 8, 1, 8192, 8192, caches[i]);
     }
+    if (want(argc, argv, "cudnn")) prompts();
     if (want(argc, argv, "lin")) {
         linear(4096, 1024), linear(1024, 2048), linear(6144, 1024), linear(1024, 3072);
         linear(7168, 5120), linear(34816, 5120), linear(5120, 17408);

@@ -392,6 +392,61 @@ static void att_case(struct test *t, const struct att_case *c, enum dtype dt, en
     drop(&qn), drop(&kn), drop(&dummy);
 }
 
+/* Long sequences, whose pages are the same few again and again: what they hold is soon made, and both devices read the same. */
+static void long_case(struct test *t, const struct att_case *c, enum dtype dt, enum dtype kv) {
+    enum { POOL = 8, SEQS = 2, LEN = 10240, STEPS = 3, FIRST = 64 };
+    static const struct {
+        int32_t pos, n;
+    } steps[STEPS][SEQS] = {{{0, FIRST}, {0, FIRST}}, {{9000, 1}, {4990, 5}}, {{2000, 9}, {LEN - 1, 1}}};
+    static const int32_t zeros[FIRST];
+    float inv[256];
+    for (int i = 0; i < c->d / 2; i++) inv[i] = powf(10000, -2.0f * (float)i / (float)c->d);
+    struct dev_shape s = small_shape();
+    s.n_heads = c->heads, s.n_kv_heads = c->kv_heads, s.head_dim = c->d, s.page_size = c->page, s.kv_dtype = kv, s.dtype = dt, s.convert = true;
+    s.n_pages = POOL * SEQS + 1, s.max_len = LEN;
+    s.limits = (struct batch_limits){.max_tokens = SEQS * FIRST, .max_seqs = SEQS, .max_pages = SEQS * LEN / c->page};
+    s.rope = (struct rope){.dim = c->d, .inv_freq = inv, .scale = 1};
+    struct op ops[] = {{.kind = OP_ROPE_KV, .in = BUF_QKV, .out = BUF_QKV, .eps = 1e-6f},
+                       {.kind = OP_ATTENTION, .in = BUF_QKV, .out = BUF_ATT, .window = c->window, .scale = 1 / sqrtf((float)c->d)}};
+    struct job j;
+    size_t width = (size_t)(c->heads + 2 * c->kv_heads) * (size_t)c->d, out = (size_t)c->heads * (size_t)c->d;
+    if (job_open(&j, t, &s, ops, 2)) return;
+    for (int32_t i = 0; i < LEN / c->page; i++)
+        for (int32_t q = 0; q < SEQS; q++) batch_pages(j.b)[j.b->n_pages++] = (struct batch_page){q, i, 1 + q * POOL + i % POOL};
+    for (int step = 0; step < STEPS && !t->broken; step++) {
+        int32_t T = 0;
+        for (int one = 1; one >= 0; one--)
+            for (int i = 0; i < SEQS; i++) {
+                if ((steps[step][i].n == 1) != one) continue;
+                job_seq(&j, i, steps[step][i].pos, steps[step][i].n, zeros, false);
+                T += steps[step][i].n;
+            }
+        job_poke(&j, BUF_QKV, (size_t)T, width, dt, 2);
+        if (job_step(&j)) break;
+        char where[160];
+        snprintf(where, sizeof where, "%s, KV %s, heads %d/%d of %d, page %d, window %d, tokens at %d and %d", dtype_name(dt), dtype_name(kv), c->heads,
+                 c->kv_heads, c->d, c->page, c->window, steps[step][0].pos, steps[step][1].pos);
+        double rope = job_compare(&j, BUF_QKV, (size_t)T, width, width), att = job_compare(&j, BUF_ATT, (size_t)T, out, out);
+        add_case(t, where, rope > att || isnan(rope) ? rope : att);
+    }
+    job_close(&j);
+}
+
+static void long_test(struct test *t) {
+    static const struct att_case cases[] = {{2, 1, 128, 16, 0, false}, {8, 1, 64, 16, 0, false}, {3, 1, 96, 16, 1500, false}};
+    static const int n[N_DTYPES] = {1, 3, 1};
+    for (int k = 0; k < N_DTYPES && !t->broken; k++) {
+        char what[40];
+        snprintf(what, sizeof what, "long attention %s", k ? k == 1 ? "bf16" : "f16" : "f32");
+        begin(t, what, bound_of(all_dtypes[k]));
+        for (int i = 0; i < n[k] && !t->broken; i++) long_case(t, &cases[i], all_dtypes[k], all_dtypes[k]);
+        end(t);
+    }
+    begin(t, "long attention, KV fp8", fp8_bound(DT_BF16));
+    for (int i = 0; i < 2 && !t->broken; i++) long_case(t, &cases[i], DT_BF16, DT_FP8_E4M3);
+    end(t);
+}
+
 static void att_test(struct test *t) {
     static const struct att_case cases[] = {
         {1, 1, 64, 16, 0, false}, {2, 1, 128, 16, 0, true},  {4, 2, 96, 1, 0, true},    {16, 1, 64, 16, 0, false}, {5, 1, 128, 7, 0, true},
@@ -437,6 +492,7 @@ static void cudnn_test(struct test *t) {
     for (int k = 1; k < N_DTYPES && !t->broken; k++) {
         begin(t, k == 1 ? "attention by cuDNN bf16" : "attention by cuDNN f16", bound_of(all_dtypes[k]));
         for (size_t i = 0; i < sizeof cases / sizeof *cases && !t->broken; i++) att_case(t, &cases[i], all_dtypes[k], all_dtypes[k]);
+        long_case(t, &cases[1], all_dtypes[k], all_dtypes[k]);
         end(t);
     }
     t->m->close(t->dev);
@@ -684,7 +740,7 @@ int dev_selftest(const struct dev_maker *m, const struct dev_args *args, FILE *o
         m->close(t.dev);
         return -1;
     }
-    static void (*const tests[])(struct test *) = {rows_test, embed_test, linear_test, att_test, cudnn_test, moe_test, sample_test, model_test, memory_test};
+    static void (*const tests[])(struct test *) = {rows_test, embed_test, linear_test, att_test, long_test, cudnn_test, moe_test, sample_test, model_test, memory_test};
     for (size_t i = 0; i < sizeof tests / sizeof *tests && !t.broken; i++) tests[i](&t);
     dev_cpu.close(t.ref);
     m->close(t.dev);
