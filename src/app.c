@@ -7,7 +7,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "dev/open.h"
-#include "engine/room.h"
 #include "hw/gpu.h"
 #include "hw/host.h"
 #include "model_dir.h"
@@ -77,7 +76,7 @@ static void show_progress(void *arg, size_t done, size_t all, const char *file) 
         if (done == all) fprintf(stderr, "\r\033[K");
         p->shown = now;
     } else if (!p->terminal && p->file != file) {
-        log_debug("loading %s: %.2f of %.2f GB so far, %.1f GB/s", file, gb, (double)all / 1e9, rate);
+        log_info("loading %s: %.2f of %.2f GB so far, %.1f GB/s", file, gb, (double)all / 1e9, rate);
         p->file = file;
     }
 }
@@ -91,14 +90,21 @@ static void prefetch(const struct app *a, int n_threads) {
     log_info("read %zu tensors, %.2f GB in %.2f s, %.1f GB/s", checkpoint_count(a->checkpoint), gb, s, gb / (s + 1e-9));
 }
 
+static struct shard shard_of(const struct app *a, int32_t i) {
+    return (struct shard){.rank = join_first(&a->join) + i, .n_ranks = a->n_ranks};
+}
+
+/* Every tensor found, and of the right shape and dtype; what lies in the files is not touched yet. */
+static int bind_weights(struct app *a, struct err *e) {
+    if (checkpoint_open(&a->checkpoint, a->dir, e)) return -1;
+    for (int32_t i = 0; i < a->n_local; i++)
+        if (weights_bind(&a->weights[i], &a->config, a->checkpoint, shard_of(a, i), e)) return -1;
+    return 0;
+}
+
 static int load_weights(struct app *a, const struct options *o, struct err *e) {
-    if (!o->dummy_weight && checkpoint_open(&a->checkpoint, a->dir, e)) return -1;
-    for (int32_t i = 0; i < a->n_local; i++) {
-        struct shard shard = {.rank = join_first(&a->join) + i, .n_ranks = a->n_ranks};
-        if (o->dummy_weight ? weights_dummy(&a->weights[i], &a->config, shard, (uint64_t)o->seed, threads_of(o), e)
-                            : weights_bind(&a->weights[i], &a->config, a->checkpoint, shard, e))
-            return -1;
-    }
+    for (int32_t i = 0; i < a->n_local && o->dummy_weight; i++)
+        if (weights_dummy(&a->weights[i], &a->config, shard_of(a, i), (uint64_t)o->seed, threads_of(o), e)) return -1;
     if (a->checkpoint && !a->maker->memory) prefetch(a, threads_of(o)); /* a GPU reads the files itself, once */
     return 0;
 }
@@ -186,7 +192,8 @@ static void print_plan(const struct room *r, const struct room_args *a) {
 }
 
 /* How many pages of KV cache there are, and how long a sequence may be; before anything is loaded. */
-static int plan_memory(struct app *a, const struct options *o, struct room *room, struct err *e) {
+static int plan_memory(struct app *a, const struct options *o, struct err *e) {
+    struct room *room = &a->room;
     int64_t len = o->max_seq_len > 0 ? o->max_seq_len : a->config.max_position;
     if (len > a->config.max_position)
         return err_input(e, "--max-seq-len-override %lld: the model was made for %d positions", (long long)len,
@@ -277,7 +284,8 @@ static void tell_taken(const struct app *a) {
     }
 }
 
-static int open_machinery(struct app *a, const struct options *o, const struct room *room, struct err *e) {
+static int open_machinery(struct app *a, const struct options *o, struct err *e) {
+    const struct room *room = &a->room;
     struct sched_args sa = sched_settings(a, o, room);
     struct engine_args ea = {.config = &a->config, .weights = a->weights, .n_ranks = a->n_ranks, .hosts = a->join.hosts, .maker = a->maker,
                              .dev = device_args(a, o), .limits = sched_limits(&sa),
@@ -288,7 +296,6 @@ static int open_machinery(struct app *a, const struct options *o, const struct r
     bool overlap = false;
     if (engine_open(&a->engine, &ea, e) || decide_overlap(a, o, &overlap, e) || join_ready(&a->join, o, e)) return -1;
     if (app_follows(a)) return 0;
-    a->max_len = room->max_len;
     a->sched = sched_new(&sa);
     loop_init(&a->loop, &a->inbox, a->sched, a->engine, &ea.limits, overlap);
     tell_ranks(a, overlap);
@@ -430,37 +437,52 @@ static double seconds_since(uint64_t *mark) {
     return (double)(*mark - before) / 1e9;
 }
 
-/* Everything but the scheduler's thread. */
-static int open_all(struct app *a, const struct options *o, struct err *e) {
-    struct room room;
+static int examine(struct app *a, const struct options *o, struct err *e) {
     uint64_t mark = clock_ns();
     inbox_init(&a->inbox);
     if (check_seed(o, e) || choose_device(a, o, e) || check_threads(a, o, e) || check_attention(a, o, e)) return -1;
     if (a->n_ranks > 1) log_info("Initializing tensor parallelism with %d %s", a->n_ranks, on_gpu(a) ? "GPUs" : "CPU ranks");
     a->dir = model_dir(o, o->dummy_weight ? HUB_CONFIG : HUB_TEXT | HUB_WEIGHTS, e);
-    if (!a->dir || config_open(&a->config, a->dir, e) || choose_formats(a, o, e) || plan_memory(a, o, &room, e)) return -1;
-    double plan = seconds_since(&mark);
+    if (!a->dir || config_open(&a->config, a->dir, e) || choose_formats(a, o, e) || plan_memory(a, o, e)) return -1;
+    if (!o->dummy_weight && bind_weights(a, e)) return -1;
+    a->examined_s = seconds_since(&mark);
+    return 0;
+}
+
+/* Everything else but the scheduler's thread. */
+static int load(struct app *a, const struct options *o, struct err *e) {
+    uint64_t mark = clock_ns();
     if (load_model(a, o, e)) return -1;
     double load = seconds_since(&mark);
-    if (open_machinery(a, o, &room, e)) return -1;
-    log_info("phases: finding the model and planning its memory %.2f s, loading %.2f s, opening %s %.2f s", plan, load,
+    if (open_machinery(a, o, e)) return -1;
+    log_info("phases: finding the model and planning its memory %.2f s, loading %.2f s, opening %s %.2f s", a->examined_s, load,
              a->n_ranks > 1 ? "the ranks" : "the device", seconds_since(&mark));
     return 0;
 }
 
 int app_follow(struct app *a, const struct options *o) {
     struct err e;
-    if (open_all(a, o, &e)) join_fail(&a->join, &e);
+    if (examine(a, o, &e) || load(a, o, &e)) join_fail(&a->join, &e);
     if (engine_follow(a->engine, &e)) die(a, &e);
     release(a);
     return 0;
 }
 
+void app_abandon(struct app *a, const struct err *e) {
+    join_fail(&a->join, e);
+    release(a);
+}
+
+int app_examine(struct app *a, const struct options *o, struct err *e) {
+    int rc = examine(a, o, e);
+    if (rc) app_abandon(a, e);
+    return rc;
+}
+
 int app_open(struct app *a, const struct options *o, struct err *e) {
     uint64_t start = clock_ns();
-    if (open_all(a, o, e)) {
-        join_fail(&a->join, e);
-        release(a);
+    if (load(a, o, e)) {
+        app_abandon(a, e);
         return -1;
     }
     if (pthread_create(&a->thread, NULL, scheduler_thread, a)) {
@@ -469,7 +491,7 @@ int app_open(struct app *a, const struct options *o, struct err *e) {
     }
     log_info("loaded %s: %s, %d layers, %.2f GB of %s weights, in %.2f s", o->model, a->config.arch->name,
              a->config.n_layers, (double)weight_bytes(a) / 1e9, dtype_name(a->config.dtype),
-             (double)(clock_ns() - start) / 1e9);
+             a->examined_s + (double)(clock_ns() - start) / 1e9);
     return 0;
 }
 

@@ -9,6 +9,7 @@
 #include "join.h"
 #include "loop.h"
 #include "dev/lintab.h"
+#include "engine/room.h"
 #include "model/config.h"
 #include "model/safetensors.h"
 #include "model/weights.h"
@@ -42,7 +43,8 @@ struct app {
     struct stats stats;
     void (*broken)(void *arg, const struct err *e); /* before the process ends because the machine broke; NULL: nothing more to do */
     void *broken_arg;
-    int32_t max_len;                 /* longest sequence that can be served */
+    struct room room;                /* pages, and the longest sequence that can be served */
+    double examined_s;               /* what app_examine took */
     pthread_t thread;
 };
 
@@ -55,6 +57,11 @@ int app_follow(struct app *a, const struct options *o);
 /* What --tp and --devices may say; gpus gets the ordinals of n ranks. */
 int app_check_ranks(const struct options *o, struct err *e);
 int app_devices(int32_t *gpus, int32_t n, const char *text, struct err *e);
+
+/* Choose the device, find the model and look at all that can be wrong with its config and weights, and plan the memory; no weights are
+ * read. -1: *e; nothing is left open. Then app_open, or app_abandon when the run ends for another reason, *e. */
+int app_examine(struct app *a, const struct options *o, struct err *e);
+void app_abandon(struct app *a, const struct err *e);
 
 /* Load the model and start the scheduler thread. -1: *e; nothing is left open. A machine that breaks later ends the
  * process from the scheduler thread (exit code 1), after a call of `broken`, which must be set before. */

@@ -17,7 +17,7 @@ int cmd_generate(int argc, char **argv) {
     }
     if (app_join(&app, &o, &e)) return cli_fail(&e);
     if (app_follows(&app)) return app_follow(&app, &o);
-    if (app_open(&app, &o, &e)) return cli_fail(&e);
+    if (app_examine(&app, &o, &e) || app_open(&app, &o, &e)) return cli_fail(&e);
     struct cli_front front;
     cli_front_init(&front, &app, &o);
     struct generate_args args = {

@@ -55,7 +55,7 @@ void cli_front_init(struct cli_front *f, struct app *app, const struct options *
         .inbox = &app->inbox,
         .words = f->words,
         .env = {.n_vocab = c->vocab,
-                .max_model_len = app->max_len,
+                .max_model_len = app->room.max_len,
                 .names = f->names,
                 .alias = o->model,
                 .temperature = c->gen.temperature >= 0 ? c->gen.temperature : 1,

@@ -50,7 +50,17 @@ int cmd_serve(int argc, char **argv) {
                                          .connections = (int)o.max_connections,
                                          .max_waiting = (int)o.max_queued}};
     if (!(serving = serve_open(&args, &e))) return cli_fail(&e);
-    /* The port answers 503 while the model loads, so that a load balancer sees a server that starts. */
+    /* A model that cannot be served is refused before anyone can connect. While a good one loads the port answers 503, so that a load
+     * balancer sees a server that starts. */
+    if (app_examine(&app, &o, &e)) {
+        serve_close(serving);
+        return cli_fail(&e);
+    }
+    if (serve_listen(serving, &e)) {
+        app_abandon(&app, &e);
+        serve_close(serving);
+        return cli_fail(&e);
+    }
     pthread_t io;
     catch_signals();
     if (pthread_create(&io, NULL, run_server, serving)) {

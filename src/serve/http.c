@@ -58,7 +58,8 @@ struct http_conn {
 
 struct http_server {
     struct event_base *base;
-    struct evconnlistener *listener;
+    int fd; /* bound; the listener's, once there is one */
+    struct evconnlistener *listener; /* NULL before http_listen */
     struct event *pause;
     struct http_limits lim;
     struct http_ops ops;
@@ -466,11 +467,11 @@ static void on_accept_error(struct evconnlistener *l, void *arg) {
 
 /* ---- the server ---- */
 
-static int listen_on(const struct addrinfo *a) {
+static int bind_to(const struct addrinfo *a) {
     int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
     if (fd < 0) return -1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (!bind(fd, a->ai_addr, a->ai_addrlen) && !listen(fd, BACKLOG)) return fd;
+    if (!bind(fd, a->ai_addr, a->ai_addrlen)) return fd;
     int why = errno;
     close(fd);
     errno = why;
@@ -485,7 +486,7 @@ static int bind_any(const char *host, int port, struct err *e) {
     if (bad) return err_input(e, "--host %s: expected an address of this machine (%s)", host, gai_strerror(bad));
     int fd = -1, why = 0;
     for (struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
-        fd = listen_on(a);
+        fd = bind_to(a);
         why = errno;
     }
     freeaddrinfo(list);
@@ -512,13 +513,21 @@ struct http_server *http_open(struct event_base *base, const char *host, int por
     s->base = base;
     s->lim = *lim;
     s->ops = *ops;
+    s->fd = fd;
     s->port = port_of(fd);
     snprintf(s->address, sizeof s->address, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, s->port);
-    s->listener = evconnlistener_new(base, on_accept, s, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);
     s->pause = evtimer_new(base, on_pause_over, s);
-    if (!s->listener || !s->pause) BUG("libevent gave no listener or timer");
-    evconnlistener_set_error_cb(s->listener, on_accept_error);
+    if (!s->pause) BUG("libevent gave no timer");
     return s;
+}
+
+int http_listen(struct http_server *s, struct err *e) {
+    if (listen(s->fd, BACKLOG)) /* another program may have done so after http_open */
+        return err_input(e, "cannot listen on %s: %s", s->address, strerror(errno));
+    s->listener = evconnlistener_new(s->base, on_accept, s, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, s->fd);
+    if (!s->listener) BUG("libevent gave no listener");
+    evconnlistener_set_error_cb(s->listener, on_accept_error);
+    return 0;
 }
 
 void http_close(struct http_server *s) {
@@ -528,7 +537,8 @@ void http_close(struct http_server *s) {
         conn_free(s->conns);
     }
     event_free(s->pause);
-    evconnlistener_free(s->listener);
+    if (s->listener) evconnlistener_free(s->listener);
+    else close(s->fd);
     free(s);
 }
 

@@ -46,9 +46,10 @@ struct http_ops {
     void (*replied)(void *ctx, const struct http_head *h, int status);
 };
 
-/* Bind and listen. host: an address or a name; port 0: any. NULL and a sentence in *e. */
+/* Bind; nobody can connect before http_listen. host: an address or a name; port 0: any. NULL and a sentence in *e. */
 struct http_server *http_open(struct event_base *base, const char *host, int port, const struct http_limits *lim,
                               const struct http_ops *ops, struct err *e);
+int http_listen(struct http_server *s, struct err *e);
 void http_close(struct http_server *s); /* drops all connections without calling gone() */
 int http_port(const struct http_server *s);
 const char *http_address(const struct http_server *s); /* "host:port" for people */

@@ -174,6 +174,8 @@ fail:
     return NULL;
 }
 
+int serve_listen(struct serve *s, struct err *e) { return http_listen(s->http, e); }
+
 void serve_ready(struct serve *s, const struct front *front) {
     atomic_store_explicit(&s->front, front, memory_order_release);
     log_info("API server is ready to serve on %s", http_address(s->http));

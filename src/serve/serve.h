@@ -1,6 +1,7 @@
 /* serve.h: the HTTP server: OpenAI's routes over an inbox and an outbox.
  *
  *   s = serve_open(&args, &e)     the port is bound: "in use" is known before a model is loaded
+ *   serve_listen(s, &e)           clients can connect: once it is known that the model can be served
  *   serve_run(s)                  the I/O thread; until serve_ready it answers 503
  *   serve_ready(s, &front)        any thread, once the scheduler runs
  *   serve_stop(s)                 a signal handler: first drain, the second time end at once
@@ -47,6 +48,7 @@ struct serve_args {
 };
 
 struct serve *serve_open(const struct serve_args *args, struct err *e);
+int serve_listen(struct serve *s, struct err *e); /* before serve_run */
 void serve_ready(struct serve *s, const struct front *front); /* *front must outlive s */
 void serve_run(struct serve *s);
 void serve_stop(struct serve *s); /* async-signal-safe */

@@ -1,6 +1,8 @@
 """The program as a user meets it: what it says about wrong requests, the README's commands, offline answers."""
 import json
+import os
 import pathlib
+import pty
 import re
 import shutil
 import subprocess
@@ -53,6 +55,32 @@ def test_what_has_no_meaning_is_refused(args, says):
     r = run(*args)
     assert r.returncode == 2, r.stdout + r.stderr
     assert r.stderr.startswith("ERROR: ") and says in r.stderr and r.stderr.count("\n") == 1 and not r.stdout
+
+
+def test_a_bad_checkpoint_is_refused_before_the_port_opens(tmp_path):
+    """The front end is not running yet: it has nothing to finish."""
+    model = tmp_path / "model"
+    shutil.copytree(BUILTIN, model)
+    with open(model / "model.safetensors", "r+b") as f:
+        f.truncate(model.joinpath("model.safetensors").stat().st_size - 100)
+    r = run("--port", 0, "--model", model)
+    assert r.returncode == 2 and "truncated" in r.stderr.splitlines()[-1], r.stderr
+    assert "Finishing" not in r.stderr and "Stopping" not in r.stderr, r.stderr
+
+
+def test_loading_shows_its_progress():
+    """A line that is rewritten on a terminal, plain lines elsewhere; both with the file and the speed."""
+    line = r"loading model\.safetensors: [\d.]+ of [\d.]+ GB( so far)?, [\d.]+ GB/s"
+    assert re.search("^INFO: " + line + "$", run("generate", "hi").stderr, re.M)
+    ours, theirs = pty.openpty()
+    p = subprocess.Popen([PROGRAM, "generate", "hi"], stderr=theirs, stdout=subprocess.DEVNULL, cwd=ROOT)
+    os.close(theirs)
+    seen = b""
+    while b"tokens generated" not in seen and b"loaded" not in seen:
+        seen += os.read(ours, 4096)
+    p.wait(60)
+    os.close(ours)
+    assert re.search("\r" + line, seen.decode()) and "so far" not in seen.decode(), seen
 
 
 def test_wishes_of_the_model(tmp_path):

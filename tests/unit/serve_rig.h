@@ -164,7 +164,7 @@ static struct rig *rig_open_unready(const struct serve_args *base) {
     if (!a.host) a.host = "127.0.0.1";
     a.version = "test";
     g->serve = serve_open(&a, &e);
-    if (!g->serve) {
+    if (!g->serve || serve_listen(g->serve, &e)) {
         print_error("%s\n", e.text);
         abort();
     }

@@ -50,6 +50,7 @@ static void whole_open(struct whole *w, const char *const *more, int n_more) {
         &(struct serve_args){.host = o.host, .port = 0, .version = "test", .stats = &w->app.stats, .log_every_s = -1},
         &e);
     assert_non_null(w->serve);
+    if (app_examine(&w->app, &o, &e) || serve_listen(w->serve, &e)) fail_msg("%s", e.text);
     w->rig.port = serve_port(w->serve);
     pthread_create(&w->io, NULL, rig_io, w->serve);
     if (app_open(&w->app, &o, &e)) fail_msg("%s", e.text);

@@ -490,6 +490,35 @@ static void a_port_in_use(void **state) {
     rig_close(g);
 }
 
+/* Between serve_open and serve_listen the model's files are examined: the port is taken, but nobody gets in. */
+static void nobody_connects_before_serve_listen(void **state) {
+    (void)state;
+    struct err e;
+    struct serve *s = serve_open(&(struct serve_args){.host = "127.0.0.1", .version = "test"}, &e);
+    assert_non_null(s);
+    struct rig g = {.port = serve_port(s)};
+    assert_int_equal(rig_connect(&g), -1);
+    assert_int_equal(serve_listen(s, &e), 0);
+    int fd = rig_connect(&g);
+    assert_true(fd >= 0);
+    close(fd);
+    serve_close(s);
+}
+
+static void a_port_taken_before_serve_listen(void **state) {
+    (void)state;
+    struct err e;
+    struct serve *a = serve_open(&(struct serve_args){.host = "127.0.0.1", .version = "test"}, &e), *b;
+    assert_non_null(a);
+    b = serve_open(&(struct serve_args){.host = "127.0.0.1", .port = serve_port(a), .version = "test"}, &e);
+    assert_non_null(b);
+    assert_int_equal(serve_listen(a, &e), 0);
+    assert_int_equal(serve_listen(b, &e), -1);
+    assert_non_null(strstr(e.text, "cannot listen on 127.0.0.1:"));
+    serve_close(b);
+    serve_close(a);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sixty_four_streams),
@@ -506,6 +535,8 @@ int main(void) {
         cmocka_unit_test(everybody_is_told_of_a_broken_machine),
         cmocka_unit_test(stop_at_once),
         cmocka_unit_test(a_port_in_use),
+        cmocka_unit_test(nobody_connects_before_serve_listen),
+        cmocka_unit_test(a_port_taken_before_serve_listen),
     };
     return cmocka_run_group_tests_name("serve_load", tests, NULL, NULL);
 }
