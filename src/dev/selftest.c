@@ -474,7 +474,7 @@ static void att_test(struct test *t) {
     end(t);
 }
 
-/* The device again with cuDNN for chunks; without the library that is said and passed over. */
+/* The device again with cuDNN for chunks; without the library that is said and passed over, where nobody asked for it. */
 static void cudnn_test(struct test *t) {
     static const struct att_case cases[] = {{16, 8, 128, 16, 0, true}, {2, 1, 128, 16, 0, true}, {1, 1, 64, 16, 0, false},  {4, 2, 96, 1, 0, true},
                                             {8, 1, 256, 16, 0, false}, {12, 1, 128, 64, 0, true}, {4, 1, 128, 16, 50, false}, {2, 2, 64, 16, 7, true},
@@ -733,6 +733,10 @@ int dev_selftest(const struct dev_maker *m, const struct dev_args *args, FILE *o
     struct test t = {.m = m, .args = args, .out = out, .e = e, .dice = {1}};
     struct dev_args ref = {.n_ranks = 1, .n_threads = args->n_threads, .isa = "ref"};
     e->kind = ERR_NONE;
+    if (args->prefill_cudnn) { /* asked for: to be had, or an error */
+        if (m->open(&t.dev, &own, e)) return -1;
+        m->close(t.dev);
+    }
     own.prefill_cudnn = false;
     if (m->open(&t.dev, &own, e)) return -1;
     fprintf(out, "%s, against the reference on the CPU\n", m->describe(t.dev));

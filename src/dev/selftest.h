@@ -10,7 +10,8 @@
 
 #include <stdio.h>
 
-/* Prints one line an operator: cases, worst error, the bound, the worst case. Returns how many cases failed; -1: *e (the device broke). */
+/* args->prefill_cudnn: where cuDNN is not to be had that is an error; else its part is left out, and that is said.
+ * Prints one line an operator: cases, worst error, the bound, the worst case. Returns how many cases failed; -1: *e (the device broke). */
 int dev_selftest(const struct dev_maker *m, const struct dev_args *args, FILE *out, struct err *e);
 
 #endif

@@ -1,10 +1,13 @@
 """Serving the shapes of real models with dummy weights, and checkpoints of their size from disk."""
 import http.client
 import json
+import re
 import shutil
+import subprocess
+import threading
 import time
 
-from tools import HERE, ROOT, Server, Skip, check, gpu_name, need
+from tools import HERE, ROOT, Server, Skip, check, gpu_name, need, which
 
 
 def chat(port, words=12, n_out=16):
@@ -94,6 +97,23 @@ for shape in SHAPES:
     add_shape(*shape)
 
 
+@check("a model that does not fit", quick=True)
+def too_large(ctx):
+    """Refused before it loads, with options that make it fit; the share of memory that it names is tried."""
+    model = ["--model", ROOT / "models/Qwen" / ("Qwen3-8B" if ctx.device == "cuda" else "Qwen3-0.6B"), "--dummy-weight", "--device", ctx.device]
+    start = time.monotonic()
+    r = ctx.run("generate", *model, "--memory-ratio", "0.02", "--raw", "hi", code=2)
+    seconds = time.monotonic() - start
+    said = re.search(r"does not fit: .*? needs ([\d.]+) GB .*fit, each alone: (.*)", r.stderr)
+    need(said, r.stderr[-300:])
+    ratio = re.search(r"--memory-ratio ([\d.]+)$", said.group(2))
+    need(ratio and seconds < 5, f"after {seconds:.1f} s: {said.group(2)[:200]}")
+    ctx.say(said.group(0)[:300])
+    body = json.dumps({"prompt": [1, 2, 3], "max_tokens": 2, "ignore_eos": True}) + "\n"
+    ctx.run("generate", *model, "--memory-ratio", ratio.group(1), stdin=body, timeout=200)
+    return f"refused after {seconds:.1f} s; with --memory-ratio {ratio.group(1)}, as it advises, it runs"
+
+
 # ---- checkpoints from disk ----
 
 BARS = {"Qwen3-0.6B": (2.5, 30), "Qwen3-14B": (8, None)}  # seconds to ready from warm files; ms to the first token of 128 (H100, H200)
@@ -142,3 +162,63 @@ def measure(ctx, name, folder):
 
 for checkpoint in (("Qwen3-0.6B", 1.3), ("Qwen3-14B", 29.6)):
     add_checkpoint(*checkpoint)
+
+
+# ---- a GPU that fails under a server ----
+
+def trap_library(ctx):
+    """trap.c, compiled; MINISGL_TRAP in its environment names the file that springs it."""
+    cc, out = which("cc") or which("gcc"), ctx.tmp / "trap.so"
+    if not cc:
+        raise Skip("there is no C compiler here")
+    subprocess.run([cc, "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-shared", "-pthread", HERE / "trap.c", "-o", out, "-ldl"], check=True)
+    return out
+
+
+def one_long_stream(port, ends):
+    """A stream that the GPU will not finish: what came last, or how the connection broke."""
+    try:
+        c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        body = {"prompt": [5] * 20, "max_tokens": 4000, "temperature": 0.7, "ignore_eos": True, "stream": True}
+        c.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        ends.append(([line.decode() for line in c.getresponse() if line.startswith(b"data: ")] or [""])[-1].strip())
+    except (OSError, http.client.HTTPException) as e:
+        ends.append(type(e).__name__)
+
+
+def break_gpu(ctx, *options):
+    """A kernel traps while a stream runs: seconds until the process is gone, its error."""
+    spring = ctx.tmp / f"spring-{len(options)}"
+    spring.unlink(missing_ok=True)
+    s = Server(ctx, "--model", ROOT / "models/Qwen/Qwen3-0.6B", "--dummy-weight", "--chat-template", HERE / "chat.jinja", *options,
+               env={"LD_PRELOAD": str(trap_library(ctx)), "MINISGL_TRAP": str(spring)})
+    ends = []
+    try:
+        chat(s.port)
+        t = threading.Thread(target=one_long_stream, args=(s.port, ends))
+        t.start()
+        time.sleep(0.3)
+        spring.touch()
+        start = time.monotonic()
+        code = s.process.wait(20)
+        seconds = time.monotonic() - start
+        t.join(20)
+    finally:
+        s.process.kill()
+    time.sleep(0.2)
+    error = " ".join(line.strip() for line in s.log if "ERROR" in line)
+    need(any("trap: the kernel ended with" in line for line in s.log), "the trap was not sprung: " + " ".join(s.log[-2:])[:200])
+    need(code == 1, f"exit code {code}; {error[:200]}")
+    need(re.search(r"CUDA, rank \d on GPU \d, step \d+.*cudaError", error), "expected the operation, the rank and the step; found: " + error[:300])
+    need(ends and "[DONE]" not in ends[0], f"the stream ended as if all were well: {ends}")
+    ctx.say(f"{' '.join(map(str, options)) or '1 rank'}: {seconds:.2f} s; the stream's last: {ends[0][:80]}; {error[:420]}")
+    return seconds
+
+
+@check("a kernel that fails ends the server", quick=True)
+def broken(ctx):
+    if ctx.device != "cuda":
+        raise Skip("on the CPU no kernel fails like that")
+    slowest = max(break_gpu(ctx), break_gpu(ctx, *ctx.ranks(2), "--comm-timeout", "5"))
+    need(slowest < 8, f"gone only after {slowest:.1f} s")
+    return f"gone {slowest:.2f} s after the kernel trapped at the latest; the error names the operation, rank, step and GPU"

@@ -101,10 +101,10 @@ def tokens_per_second(log):
 class Server:
     """minisgl serve on a free port; leaves by SIGTERM, which must drain and exit 0."""
 
-    def __init__(self, ctx, *options, timeout=120):
+    def __init__(self, ctx, *options, timeout=120, env=None):
         self.start, self.log = time.monotonic(), []
         self.process = subprocess.Popen([str(ctx.program), "serve", "--host", "127.0.0.1", "--port", "0", "--device", ctx.device, *map(str, options)],
-                                        cwd=ROOT, stderr=subprocess.PIPE, text=True)
+                                        cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
         self.port, self.ready = None, threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
         if not self.ready.wait(timeout) or self.port is None:

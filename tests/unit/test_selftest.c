@@ -43,6 +43,19 @@ static void what_is_wrong_fails_and_nothing_else(void **state) {
     assert_int_equal(run(&wrong), 27 + 18); /* nine widths in three dtypes; two steps of nine long cases */
 }
 
+static int open_without_cudnn(struct dev **d, const struct dev_args *args, struct err *e) {
+    return args->prefill_cudnn ? err_input(e, "libcudnn.so.9 is not found") : dev_cpu.open(d, args, e);
+}
+
+static void cudnn_that_was_asked_for_is_not_left_out(void **state) {
+    (void)state;
+    struct err e;
+    struct dev_maker without = dev_cpu;
+    without.open = open_without_cudnn;
+    assert_int_equal(dev_selftest(&without, &(struct dev_args){.n_ranks = 1, .n_threads = 2, .prefill_cudnn = true}, stdout, &e), -1);
+    assert_string_equal(e.text, "libcudnn.so.9 is not found");
+}
+
 /* One of the tests with a model: what it returns. */
 static int try_model(const struct dev_maker *m, const char *folder, uint64_t steps) {
     struct probe p;
@@ -103,7 +116,7 @@ static void steps_that_are_off_fail(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(what_is_wrong_fails_and_nothing_else), cmocka_unit_test(a_model_that_is_off_fails),
-                                       cmocka_unit_test(steps_that_are_off_fail)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(what_is_wrong_fails_and_nothing_else), cmocka_unit_test(cudnn_that_was_asked_for_is_not_left_out),
+                                       cmocka_unit_test(a_model_that_is_off_fails), cmocka_unit_test(steps_that_are_off_fail)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
