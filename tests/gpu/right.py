@@ -99,6 +99,22 @@ def logits_four(ctx):
     return logits_of(ctx, lambda name: not name.startswith("fixture"), ctx.ranks(4))
 
 
+def need_cudnn(ctx):
+    """Skips where cuDNN is not to be had."""
+    if ctx.device != "cuda":
+        raise Skip("cuDNN is for GPUs")
+    r = ctx.run("generate", "--model", ROOT / "models/builtin", "--device", "cuda", "--attn", "cudnn", "hi", code=None)
+    if r.returncode and re.search(r"libcudnn\S* is not found|cuDNN is older", r.stderr):
+        raise Skip(r.stderr.strip().splitlines()[-1][:150])
+    need(r.returncode == 0, r.stderr[-300:])
+
+
+@check("log-probabilities with prompts by cuDNN")
+def logits_cudnn(ctx):
+    need_cudnn(ctx)
+    return logits_of(ctx, lambda name: name in SHAPES or name in ("qwen3 float16", "built-in model"), ["--attn", "cudnn", "--graph", "0"])
+
+
 # ---- random requests for many steps ----
 
 def random_steps(ctx, folder, steps, ranks, seed=1):
@@ -152,12 +168,16 @@ ROUTES = [  # name, options, quick
 ]
 
 
-@check("greedy texts equal the CPU's", quick=True)
-def texts(ctx):
+CUDNN_ROUTES = [  # without graphs, whose steps are fa's
+    ("cudnn", ["--attn", "cudnn", "--graph", "0"], True), ("cudnn,fa, chunks of 64", ["--attn", "cudnn,fa", "--graph", "0", "--max-prefill-length", "64"], True),
+    ("cudnn on 2 ranks", [2, "--attn", "cudnn", "--graph", "0"], True), ("cudnn and graphs", ["--attn", "cudnn"], True)]
+
+
+def texts_by(ctx, routes):
     asked, model = questions(), ROOT / "models/builtin"
     want, _ = ctx.generate(model, asked, device="cpu", timeout=300)
     different, worst = [], 0
-    for name, options, quick in ROUTES:
+    for name, options, quick in routes:
         if ctx.quick and not quick:
             continue
         if isinstance(options, int):
@@ -175,6 +195,17 @@ def texts(ctx):
             worst = max(worst, len(asked) - same)
     need(worst <= len(asked) // 20, f"more than one text in 20 differs: {', '.join(different)}")
     return "all equal on every route" if not different else f"not all equal: {', '.join(different)}"
+
+
+@check("greedy texts equal the CPU's", quick=True)
+def texts(ctx):
+    return texts_by(ctx, ROUTES)
+
+
+@check("greedy texts with prompts by cuDNN")
+def texts_cudnn(ctx):
+    need_cudnn(ctx)
+    return texts_by(ctx, CUDNN_ROUTES)
 
 
 # ---- ranks that go wrong ----
@@ -228,14 +259,16 @@ def findings(text, tool):
     return ours, theirs
 
 
-def add_sanitizer(tool, args, what):
+def add_sanitizer(tool, args, what, watched=()):
+    """args: of selftest; "@NAME" is a fixture in float16 (the kernels of bfloat16, answers that part less), "@NAME:1" one of a single layer. watched: which kernels, all by default."""
     @check(f"compute-sanitizer {tool} of {what}")
     def sanitizer(ctx):
         program = which("compute-sanitizer")
         if not program or ctx.device == "cpu":
             raise Skip("compute-sanitizer is not here")
-        model = [ctx.fixture(a[1:], "float32") if a.startswith("@") else a for a in args]
-        r = ctx.run("selftest", "--device", "cuda", *model, prefix=[program, "--tool", tool, "--print-limit", "20"], timeout=500, code=None)
+        split = [a[1:].split(":") if a.startswith("@") else a for a in args]
+        given = [a if isinstance(a, str) else ctx.fixture(a[0], "float16", int(a[1]) if a[1:] else None) for a in split]
+        r = ctx.run("selftest", "--device", "cuda", *given, prefix=[program, "--tool", tool, "--print-limit", "20", *watched], timeout=500, code=None)
         ours, theirs = findings(r.stdout + r.stderr, tool)
         need("ERROR SUMMARY" in r.stdout + r.stderr or "RACECHECK SUMMARY" in r.stdout + r.stderr, "no summary: " + (r.stdout + r.stderr)[-200:])
         summary = re.findall(r"=========.*SUMMARY.*", r.stdout + r.stderr)[-1]
@@ -248,9 +281,12 @@ def add_sanitizer(tool, args, what):
 
 STEPS = ["--model", "@llama", "--steps", "30"]  # and until all are answered
 MOE = ["--model", "@qwen3moe", "--steps", "20"]
-for a_tool in ("memcheck", "synccheck", "racecheck"):  # racecheck takes minutes
-    add_sanitizer(a_tool, STEPS if a_tool != "racecheck" else ["--model", "@llama", "--steps", "3", "--graph", "0"], "random steps")
+OURS = ["--kernel-name", "kns=_kernel"]  # racecheck takes minutes with the library's kernels, which it only finds fault with
+for a_tool in ("memcheck", "synccheck", "racecheck"):
     add_sanitizer(a_tool, [], "operators")
+for a_tool in ("memcheck", "synccheck", "initcheck"):
+    add_sanitizer(a_tool, STEPS, "random steps")
+add_sanitizer("racecheck", ["--model", "@llama:1", "--steps", "3", "--graph", "0"], "random steps", OURS)
 add_sanitizer("memcheck", MOE, "random steps of experts")
+add_sanitizer("racecheck", ["--model", "@qwen3moe:1", "--steps", "3", "--graph", "0"], "random steps of experts", OURS)
 add_sanitizer("memcheck", [*STEPS, "--tp", "2", "--devices", "0,0"], "random steps on 2 ranks")
-add_sanitizer("initcheck", STEPS, "random steps")

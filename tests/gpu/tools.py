@@ -72,12 +72,14 @@ class Context:
         r = self.run("generate", "--model", model, "--device", device or self.device, *options, stdin=text, timeout=timeout, program=program, code=code)
         return [json.loads(line) for line in r.stdout.splitlines()], r.stderr
 
-    def fixture(self, config, dtype="bfloat16"):
-        """A checkpoint of random weights for tests/gpu/configs/CONFIG.json."""
-        source, out = self.tmp / f"config-{config}-{dtype}", self.tmp / f"{config}-{dtype}"
+    def fixture(self, config, dtype="bfloat16", layers=None):
+        """A checkpoint of random weights for tests/gpu/configs/CONFIG.json; layers: so many of them."""
+        name = f"{config}-{dtype}" + (f"-{layers}" if layers else "")
+        source, out = self.tmp / f"config-{name}", self.tmp / name
         if not out.exists():
             source.mkdir(exist_ok=True)
             shape = json.loads((HERE / "configs" / f"{config}.json").read_text())
+            shape["num_hidden_layers"] = layers or shape["num_hidden_layers"]
             (source / "config.json").write_text(json.dumps({**shape, "torch_dtype": dtype}))
             self.run("dummy", "--model", source, "--out", out)
         return out
