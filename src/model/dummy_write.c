@@ -196,6 +196,39 @@ static int copy_files(const struct writer *w, const char *from_dir) {
     return rc;
 }
 
+/* Byte-level BPE spells each byte by a printable character of its own: itself, or the next one from U+0100 on. */
+static void add_byte_names(struct buf *b, int32_t n) {
+    for (int32_t i = 0, next = 0x100; i < n; i++) {
+        bool itself = (i >= 33 && i <= 126) || (i >= 161 && i <= 172) || i >= 174;
+        buf_addf(b, "%s\"\\u%04x\":%d", i ? "," : "", (unsigned)(itself ? i : next++), i);
+    }
+}
+
+/* For a shape that comes without a tokenizer, that of tokenizer_bytes: ids 0..255 are the bytes, any other reads " <id>". */
+static int write_tokenizer(const struct writer *w) {
+    struct buf b;
+    buf_init(&b, COPY_MAX);
+    buf_adds(&b, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[],\"normalizer\":null,\n"
+                 "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":false,\"use_regex\":false},\n"
+                 "\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":false,"
+                 "\"use_regex\":false},\n"
+                 "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,\"continuing_subword_prefix\":null,"
+                 "\"end_of_word_suffix\":null,\"fuse_unk\":false,\"byte_fallback\":false,\"merges\":[],\"vocab\":{\n");
+    add_byte_names(&b, w->c->vocab < 256 ? w->c->vocab : 256);
+    for (int32_t i = 256; i < w->c->vocab; i++) buf_addf(&b, ",\"\\u0120<%d>\":%d", i, i);
+    buf_adds(&b, "}}}\n");
+    int rc = write_file(w, "tokenizer.json", 0, 0, &b);
+    buf_release(&b);
+    return rc;
+}
+
+static int complete_text(const struct writer *w) {
+    char *path = path_join(w->dir, "tokenizer.json");
+    int rc = file_exists(path) ? 0 : write_tokenizer(w);
+    free(path);
+    return rc;
+}
+
 int dummy_write(const char *model_dir, const char *out_dir, uint64_t seed, size_t shard_bytes, struct err *e) {
     struct config c;
     if (config_open(&c, model_dir, e)) return -1;
@@ -205,6 +238,7 @@ int dummy_write(const char *model_dir, const char *out_dir, uint64_t seed, size_
     slots_walk(NULL, &c, add_item, &w);
     int rc = make_folder(out_dir, e);
     if (!rc) rc = copy_files(&w, model_dir);
+    if (!rc) rc = complete_text(&w);
     if (!rc) rc = write_shards(&w);
     if (!rc && w.n_files > 1) rc = write_index(&w);
     dummy_release(&w.d);

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 
 import pytest
+import tokenizers
 from conftest import PROGRAM, ROOT
 
 BUILTIN = ROOT / "models" / "builtin"
@@ -211,6 +212,23 @@ def test_dummy_checkpoint_goes_round(tmp_path):
     memory = run("generate", "--model", BUILTIN, "--dummy-weight", "--seed", 3, "--log-level", "error", stdin=request)
     assert json.loads(disk.stdout)["token_ids"] == json.loads(memory.stdout)["token_ids"]
     assert run("dummy", "--model", BUILTIN, "--out", tmp_path / "d").returncode == 2
+
+
+def test_a_dummy_checkpoint_of_a_shape_can_be_served(tmp_path):
+    """A shape has no tokenizer: the folder gets one of bytes, the same that --dummy-weight has."""
+    shape = tmp_path / "shape"
+    shape.mkdir()
+    shutil.copy(BUILTIN / "config.json", shape)
+    assert run("dummy", "--model", shape, "--out", tmp_path / "d").returncode == 0
+    request = json.dumps({"prompt": "a\u00e9\n \"\\", "max_tokens": 8, "temperature": 0}) + "\n"
+    disk = run("generate", "--model", tmp_path / "d", stdin=request)
+    memory = run("generate", "--model", shape, "--dummy-weight", stdin=request)
+    assert disk.returncode == 0 and disk.stdout == memory.stdout, disk.stderr
+    text = "".join(map(chr, range(256))) + "\u6f22"
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "d" / "tokenizer.json"))
+    ids = json.loads(run("tokenize", "--model", tmp_path / "d", stdin=json.dumps(text) + "\n").stdout)["ids"]
+    assert ids == list(text.encode()) == theirs.encode(text).ids
+    assert json.loads(run("tokenize", "--decode", "--model", tmp_path / "d", stdin="[97, 300]\n").stdout)["text"] == "a <300>"
 
 
 def test_overlap_is_an_option_and_an_environment_variable(monkeypatch):
