@@ -35,7 +35,7 @@ struct text_load {
 static void *load_text(void *arg) {
     struct text_load *t = arg;
     char *file = path_join(t->app->dir, "tokenizer.json");
-    if (file_exists(file) || !t->o->dummy_weight) t->tokenizer = tokenizer_open(t->app->dir, &t->err);
+    if (file_given(file) || !t->o->dummy_weight) t->tokenizer = tokenizer_open(t->app->dir, &t->err);
     else t->tokenizer = tokenizer_bytes(t->app->config.vocab);
     free(file);
     if (t->tokenizer) t->chat_template = chat_template_open(t->app->dir, t->o->chat_template, &t->err);

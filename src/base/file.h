@@ -21,6 +21,9 @@ void file_map_close(struct file_map *m);
 void file_map_guard(void);
 
 bool file_exists(const char *path);                    /* a readable regular file */
+/* Is anything there by this name, if only a link to nothing or a folder? Optional files of a model are read when so, and refused when
+ * they cannot be read. */
+bool file_given(const char *path);
 bool dir_exists(const char *path);
 /* The folder that the running program lies in; the caller frees it. NULL and *e (which may be NULL) where /proc does not tell. */
 char *program_folder(struct err *e);

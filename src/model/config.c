@@ -347,7 +347,7 @@ int config_open(struct config *c, const char *dir, struct err *e) {
     int rc = -1;
     *c = (struct config){.bos = -1};
     if (file_read(path, CONFIG_BYTES_MAX, &text, &n, e)) goto out;
-    if (file_exists(gen_path) && file_read(gen_path, CONFIG_BYTES_MAX, &gen, &n_gen, e)) goto out;
+    if (file_given(gen_path) && file_read(gen_path, CONFIG_BYTES_MAX, &gen, &n_gen, e)) goto out;
     rc = config_parse(c, text, n, gen, n_gen, e);
     if (rc) err_prefix(e, "%s: ", dir);
 out:

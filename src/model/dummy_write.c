@@ -168,7 +168,7 @@ static int copy_file(const struct writer *w, const char *from_dir, const char *n
     char *text;
     size_t n;
     int rc = 0;
-    if (file_exists(path)) {
+    if (file_given(path)) {
         rc = file_read(path, COPY_MAX, &text, &n, w->e);
         if (!rc) {
             rc = write_file(w, name, 0, 0, &(struct buf){.data = text, .len = n});

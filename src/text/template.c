@@ -29,7 +29,7 @@ static int read_json(const char *dir, const char *name, json_t **out, struct err
     int rc = 0;
     json_error_t je;
     *out = NULL;
-    if (!file_exists(path)) goto out;
+    if (!file_given(path)) goto out;
     rc = file_read(path, MAX_CONFIG, &text, &n, e);
     if (rc != 0) goto out;
     *out = json_loadb(text, n, JSON_ALLOW_NUL, &je);
@@ -60,7 +60,7 @@ static int compile_file(const char *path, struct jinja **out, struct err *e) {
 
 static int compile_if_there(const char *dir, const char *name, struct jinja **out, struct err *e) {
     char *path = path_join(dir, name);
-    int rc = file_exists(path) ? compile_file(path, out, e) : 0;
+    int rc = file_given(path) ? compile_file(path, out, e) : 0;
     free(path);
     return rc;
 }

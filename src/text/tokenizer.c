@@ -366,7 +366,7 @@ static int names_from(struct tokenizer *t, const char *path, struct err *e) {
     static const char *const key[NAME_COUNT] = {"bos_token", "eos_token", "unk_token", "pad_token"};
     char *text;
     size_t n;
-    if (!file_exists(path)) return 0;
+    if (!file_given(path)) return 0;
     if (file_read(path, MAX_NAMES_FILE, &text, &n, e)) return -1;
     json_error_t je;
     json_t *j = json_loadb(text, n, JSON_ALLOW_NUL, &je);

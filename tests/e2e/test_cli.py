@@ -148,6 +148,20 @@ def weights_are_a_folder(model):
     (model / "model.safetensors").mkdir()
 
 
+def is_a_folder(name):
+    def change(model):
+        (model / name).unlink(missing_ok=True)
+        (model / name).mkdir()
+    return change
+
+
+def leads_nowhere(name):
+    def change(model):
+        (model / name).unlink(missing_ok=True)
+        (model / name).symlink_to("nothing")
+    return change
+
+
 def huge_tokenizer(model):
     with open(model / "tokenizer.json", "r+b") as f:
         f.truncate(200 << 20)
@@ -167,6 +181,8 @@ def too_many_tokens(model):
     (edit(num_hidden_layers=7), "model.layers.6"), (edit(num_hidden_layers=5), "model.layers.5"),
     (edit(intermediate_size=64), "shape"), (cut, "model.safetensors"), (lambda m: (m / "tokenizer.json").write_text("{"), "tokenizer.json"),
     (lambda m: (m / "config.json").unlink(), "config.json"), (loop_of_links, "config.json"), (weights_are_a_folder, "safetensors"),
+    (is_a_folder("generation_config.json"), "generation_config.json"), (leads_nowhere("generation_config.json"), "generation_config.json"),
+    (is_a_folder("tokenizer_config.json"), "tokenizer_config.json"), (leads_nowhere("chat_template.jinja"), "chat_template.jinja"),
     (huge_tokenizer, "tokenizer.json"), (too_many_tokens, "2559"), (edit(vocab_size=2559), "shape"), (edit(num_hidden_layers=10**9), "layers"),
     (lambda m: (m / "chat_template.jinja").write_text("{% for x in messages %}"), "chat_template.jinja"),
     (lambda m: (m / "chat_template.jinja").write_text("{{ " + "(" * 100000), "chat_template.jinja"),
