@@ -214,6 +214,18 @@ static const char *spelled(const char *value) {
     return value;
 }
 
+/* Choices that other servers have, refused with a sentence of their own. */
+static const struct {
+    size_t at;
+    const char *value, *why;
+} others_have[] = {{AT(kv_dtype), "fp8_e5m2", "not in this version; fp8_e4m3 takes the same memory and is more exact"}};
+
+static const char *why_not(const struct row *r, const char *value) {
+    for (size_t i = 0; i < sizeof others_have / sizeof *others_have; i++)
+        if (others_have[i].at == r->at && same(others_have[i].value, value)) return others_have[i].why;
+    return NULL;
+}
+
 /* The choice in the row's "a|b|c" that equals value, whatever its case, as the row spells it; NULL when none. */
 static const char *choice(struct options *o, const struct row *r, const char *value) {
     char *to = o->chosen[r - rows];
@@ -266,8 +278,7 @@ static int set(struct options *o, const struct row *r, const char *value, const 
         *(const char **)at = value;
         return 0;
     case CHOICE:
-        if (same(value, "fp8_e5m2") && r->at == AT(kv_dtype))
-            return err_input(e, "%s fp8_e5m2: not in this version; fp8_e4m3 takes the same memory and is more exact", as);
+        if (why_not(r, value)) return err_input(e, "%s %s: %s", as, value, why_not(r, value));
         *(const char **)at = choice(o, r, spelled(value));
         return *(const char **)at ? 0 : err_input(e, "%s: expected one of %s, found '%s'", as, r->arg, value);
     case INT:

@@ -3,7 +3,6 @@
 #include "cli/doctor.h"
 
 #include "cli/cli.h"
-#include "dev/open.h"
 #include "model_dir.h"
 #include "sched/sched.h"
 
@@ -106,6 +105,7 @@ static void read_machine(struct doctor *d) {
     struct err e;
     host_read(&d->host, "");
     d->cuda_built = dev_cuda_built();
+    if (d->gpus.n) d->n_libraries = dev_cuda_libraries(d->library);
     read_isa(d);
     if (!host_command_line("mpirun", "--version", d->mpirun, sizeof d->mpirun)) d->mpirun[0] = 0;
     size_t bytes = measure_bytes(&d->host);

@@ -1,6 +1,7 @@
 /* doctor.h: what `minisgl doctor` found out, between the parts that find out and the two that tell it. */
 #ifndef MINISGL_CLI_DOCTOR_H
 #define MINISGL_CLI_DOCTOR_H
+#include "dev/open.h"
 #include "engine/fit.h"
 #include "formats.h"
 #include "hw/bandwidth.h"
@@ -40,6 +41,8 @@ struct doctor {
     char mpirun[160];              /* what `mpirun --version` says first; empty: not found */
     char isa[32];                  /* of the CPU kernels */
     int cuda_built;                /* of the CUDA backend, 1000 * major + 10 * minor; 0: this build has none */
+    struct dev_library library[DEV_LIBRARIES]; /* with GPUs */
+    int n_libraries;
     bool on_gpu;                   /* degrees are counted for GPUs */
     struct config config;
     struct formats formats;

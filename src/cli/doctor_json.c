@@ -57,16 +57,26 @@ static json_t *topology(const struct gpus *g) {
     return rows;
 }
 
+static json_t *libraries(const struct doctor *d) {
+    json_t *list = json_array();
+    for (int i = 0; i < d->n_libraries; i++) {
+        const struct dev_library *l = &d->library[i];
+        json_array_append_new(list, json_pack("{s:s, s:b, s:o, s:o, s:o}", "name", l->name, "found", (int)l->found, "version", text(l->version),
+                                              "path", text(l->path), "why", text(l->why)));
+    }
+    return list;
+}
+
 static json_t *gpus(const struct doctor *d) {
     const struct gpus *g = &d->gpus;
     int built = d->cuda_built;
     json_t *list = json_array();
     for (int i = 0; i < g->n; i++) json_array_append_new(list, gpu(&g->gpu[i]));
-    return json_pack("{s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "count", g->n, "why_none", text(g->why), "driver",
+    return json_pack("{s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "count", g->n, "why_none", text(g->why), "driver",
                      text(g->driver), "cuda_of_driver", cuda_version(g->cuda), "cuda_built_for", cuda_version(built),
                      "cuda_fits", built && g->cuda ? json_boolean(g->cuda >= built) : json_null(), "all_nvlink",
                      g->n > 1 ? json_boolean(gpus_all_nvlink(g, g->n)) : json_null(), "list", list, "topology",
-                     topology(g));
+                     topology(g), "libraries", libraries(d));
 }
 
 static json_t *cpu(const struct doctor *d) {

@@ -4,6 +4,7 @@
 #include "version.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static double gb(size_t n) { return (double)n / 1e9; }
 
@@ -36,6 +37,12 @@ static void print_topology(const struct gpus *g) {
     }
 }
 
+static void print_library(const struct dev_library *l) {
+    bool nccl = !strcmp(l->name, "NCCL");
+    if (l->found) printf("  %s %s: %s\n", l->name, l->version, l->path);
+    else printf("  no %s: %s; %s\n", l->name, l->why, nccl ? "several GPUs exchange by p2p only, in one process" : "--attention-backend cudnn is refused");
+}
+
 static void print_gpus(const struct doctor *d) {
     const struct gpus *g = &d->gpus;
     int built = d->cuda_built;
@@ -50,6 +57,7 @@ static void print_gpus(const struct doctor *d) {
     printf("\n");
     for (int i = 0; i < g->n; i++) print_gpu(i, &g->gpu[i]);
     if (g->n > 1) print_topology(g);
+    for (int i = 0; i < d->n_libraries; i++) print_library(&d->library[i]);
 }
 
 static void print_host(const struct doctor *d) {

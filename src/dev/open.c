@@ -59,6 +59,14 @@ int dev_cuda_built(void) {
     return version ? *version : 0;
 }
 
+int dev_cuda_libraries(struct dev_library out[DEV_LIBRARIES]) {
+    char why[64];
+    void *lib = open_object(why, sizeof why);
+    int (*ask)(struct dev_library *, size_t) = NULL;
+    if (lib) *(void **)&ask = dlsym(lib, "minisgl_cuda_libraries");
+    return ask ? ask(out, sizeof *out) : 0;
+}
+
 bool dev_prefill_cudnn(const char *option) { return !strncmp(option, "cudnn", 5); }
 
 bool dev_decode_fa(const char *option) { return !strcmp(option, "fa") || !strcmp(option, "cudnn,fa"); }

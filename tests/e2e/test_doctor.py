@@ -29,7 +29,8 @@ REPORT = {
     "version": TEXT,
     "gpus": {"count": SIZE, "why_none": optional(TEXT), "driver": optional(TEXT), "cuda_of_driver": optional(TEXT),
              "cuda_built_for": optional(TEXT), "cuda_fits": optional(BOOL), "all_nvlink": optional(BOOL), "list": each(GPU),
-             "topology": each(each({"way": TEXT, "peer_access": BOOL}))},
+             "topology": each(each({"way": TEXT, "peer_access": BOOL})),
+             "libraries": each({"name": TEXT, "found": BOOL, "version": optional(TEXT), "path": optional(TEXT), "why": optional(TEXT)})},
     "cpu": {"model": optional(TEXT), "online": SIZE, "allowed": SIZE, "sockets": optional(SIZE), "threads_per_core": optional(SIZE),
             "quota": optional(REAL), "kernels": TEXT,
             "numa": each({"id": SIZE, "processors": TEXT, "memory": SIZE, "free": SIZE})},
@@ -108,6 +109,32 @@ def test_without_a_gpu_it_says_so_and_counts_for_the_cpu():
         assert j["memory"]["bandwidth"]["read"] > 1e8
     page = doctor()
     assert "everything runs on the CPU" in page and "--tp 8" in page and j["cpu"]["kernels"] in page
+
+
+def test_libraries_of_the_cuda_backend_are_named(driver, tmp_path):
+    if not (ROOT / "build/minisgl_cuda.so").exists():
+        pytest.skip("the CUDA backend is not built")
+    asked = ("ncclGetUniqueId", "ncclCommInitRank", "ncclCommAbort", "ncclCommGetAsyncError", "ncclGetErrorString", "ncclAllReduce", "ncclAllGather",
+             "ncclMemAlloc", "ncclMemFree")
+    nccl = "int ncclGetVersion(int *v) { *v = %d; return 0; }\n" + "".join(f"int {f}(void) {{ return 1; }}\n" for f in asked)
+    cudnn = "unsigned long cudnnGetVersion(void) { return %d; }\n"
+
+    def look(nccl_version, cudnn_version):
+        for lib, text, version in (("libnccl.so.2", nccl, nccl_version), ("libcudnn.so.9", cudnn, cudnn_version)):
+            (tmp_path / "lib.c").write_text(text % version)
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / lib, tmp_path / "lib.c"], check=True)
+        env = driver()
+        env["LD_LIBRARY_PATH"] = f"{env['LD_LIBRARY_PATH']}:{tmp_path}"
+        return report(env=env)["gpus"]["libraries"], doctor(env=env)
+
+    found, page = look(22809, 91900)
+    if not found:
+        pytest.skip("the CUDA backend does not open here")
+    assert [(x["name"], x["found"], x["version"], x["why"]) for x in found] == [("NCCL", True, "2.28.9", None), ("cuDNN", True, "9.19.0", None)]
+    assert found[0]["path"] == str(tmp_path / "libnccl.so.2") and f"NCCL 2.28.9: {tmp_path}/libnccl.so.2" in page
+    old, page = look(21805, 90100)
+    assert [x["found"] for x in old] == [False, False] and "2.19" in old[0]["why"] and "9.10.2" in old[1]["why"]
+    assert "exchange by p2p only" in page and "--attention-backend cudnn is refused" in page
 
 
 def test_weights_are_counted_as_the_files_have_them():

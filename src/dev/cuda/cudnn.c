@@ -12,8 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { VERSION_MIN = 91002 };
-
 enum descriptor {
     POINTWISE = 0, ENGINE_CONFIG = 3, HEURISTIC = 4, PLAN = 5, OP_POINTWISE = 13, GRAPH = 15, VARIANT_PACK = 16, TENSOR = 17,
     MATMUL = 18, OP_MATMUL = 19, REDUCTION = 21, OP_REDUCTION = 22, OP_PAGED_LOAD = 35
@@ -87,7 +85,7 @@ int cudnn_open(struct cudnn **out, cudaStream_t stream, struct err *e) {
     struct cudnn *c = mem_zalloc(1, sizeof *c);
     int bad = 0;
     if (!(c->lib = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL))) bad = err_input(e, "libcudnn.so.9 is not found");
-    else if (look_up(c) || c->get_version() < VERSION_MIN) bad = err_input(e, "its cuDNN is older than 9.10.2");
+    else if (look_up(c) || c->get_version() < CUDNN_OLDEST) bad = err_input(e, "its cuDNN is older than 9.10.2");
     else if (c->create(&c->handle) || c->set_stream(c->handle, stream)) bad = err_input(e, "cuDNN does not start on this GPU");
     if (bad) {
         cudnn_close(c);

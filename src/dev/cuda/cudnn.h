@@ -6,6 +6,8 @@
 #define MINISGL_DEV_CUDA_CUDNN_H
 #include "dev/cuda/kernel.h"
 
+enum { CUDNN_OLDEST = 91002 }; /* its version: 9.10.2 */
+
 struct cudnn;      /* the library's handle on one stream */
 struct cudnn_plan; /* the computation for one window size */
 
