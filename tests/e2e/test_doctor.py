@@ -123,7 +123,7 @@ def test_libraries_of_the_cuda_backend_are_named(driver, tmp_path):
         for lib, text, version in (("libnccl.so.2", nccl, nccl_version), ("libcudnn.so.9", cudnn, cudnn_version)):
             (tmp_path / "lib.c").write_text(text % version)
             subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / lib, tmp_path / "lib.c"], check=True)
-        env = driver()
+        env = driver(gpus=2)
         env["LD_LIBRARY_PATH"] = f"{env['LD_LIBRARY_PATH']}:{tmp_path}"
         return report(env=env)["gpus"]["libraries"], doctor(env=env)
 
