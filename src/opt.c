@@ -390,6 +390,15 @@ static int positional(struct options *o, unsigned command, const char *arg, stru
     return 0;
 }
 
+/* Shells leave the ~ of --model=~/m alone. */
+static int expand_home(struct options *o, struct err *e) {
+    if (!o->model || o->model[0] != '~' || o->model[1] != '/' || !o->home) return 0;
+    int n = snprintf(o->model_path, sizeof o->model_path, "%s%s", o->home, o->model + 1);
+    if (n >= (int)sizeof o->model_path) return err_input(e, "--model: the path has %d bytes; at most %zu are taken", n, sizeof o->model_path - 1);
+    o->model = o->model_path;
+    return 0;
+}
+
 int options_parse(struct options *o, unsigned command, int argc, char **argv, struct err *e) {
     if (set_defaults(o, command, e)) return -1;
     bool only_positional = false;
@@ -421,7 +430,7 @@ int options_parse(struct options *o, unsigned command, int argc, char **argv, st
         }
         if (set_given(o, r, value, as, e)) return -1;
     }
-    return 0;
+    return expand_home(o, e);
 }
 
 bool options_given(const struct options *o, const char *name) {

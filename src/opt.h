@@ -50,6 +50,7 @@ struct options {
     int n_gpu_only;
     const char *positional; /* generate: the prompt; help: a subcommand */
     char chosen[OPTIONS_MAX][16]; /* row by row: where the value of a choice lies, so do not copy this struct */
+    char model_path[4096]; /* where a model of "~/..." lies */
     bool given[OPTIONS_MAX]; /* row by row of the table: named on the command line; ask options_given */
 };
 

@@ -54,6 +54,15 @@ static void every_spelling_means_the_same(void **state) {
     assert_string_equal(o.positional, "--raw");
 }
 
+static void a_models_tilde_is_the_home_folder(void **state) {
+    (void)state;
+    setenv("HOME", "/home/some", 1);
+    assert_int_equal(parse(CMD_SERVE, "--model=~/models/a"), 0);
+    assert_string_equal(o.model, "/home/some/models/a");
+    assert_int_equal(parse(CMD_TOKENIZE, "--model a/~/b"), 0);
+    assert_string_equal(o.model, "a/~/b");
+}
+
 static void number_formats_have_their_peers_names(void **state) {
     (void)state;
     static const char *const names[][2] = {{"half", "float16"}, {"float16", "float16"}, {"f16", "float16"}, {"bf16", "bfloat16"}, {"BFloat16", "bfloat16"},
@@ -147,6 +156,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_mini_sglangs),
         cmocka_unit_test(every_spelling_means_the_same),
+        cmocka_unit_test(a_models_tilde_is_the_home_folder),
         cmocka_unit_test(number_formats_have_their_peers_names),
         cmocka_unit_test(wrong_ones_are_named),
         cmocka_unit_test(what_only_gpus_honour_is_accepted_and_remembered),
