@@ -80,7 +80,7 @@ static const struct field table[] = {
     NO("messages", TEXT, NEUTRAL_NULL, .doc = "A field of chat."),
     ANY("prompt_token_ids", GEN, prompt_ids, .takes = "list of token ids", .doc = "The tokens to continue."),
     BOOL("stream", ALL, stream, .fallback = "false", .doc = "Send the text as it comes, as server-sent events."),
-    OWN("stream_options", ALL, read_stream_options, .takes = "object", .doc = "include_usage: a last event carries the usage. Only with stream."),
+    OWN("stream_options", ALL, read_stream_options, .takes = "object", .doc = "include_usage: a last event carries the usage; continuous_usage_stats with it: every event, as it is by then. Only with stream."),
     INT("max_tokens", ALL, max_tokens, 0, INT32_MAX, .fallback = "chat: to the end of the context; completions: 16; generate: 128 for a prompt",
         .doc = "How many tokens to generate at most. 0 only with echo."),
     INT("max_completion_tokens", ALL, max_completion_tokens, 1, INT32_MAX, .doc = "The newer name of max_tokens; it wins when both are given."),
@@ -277,10 +277,14 @@ static int read_stop_ids(const struct reading *r) {
 
 static int read_stream_options(const struct reading *r) {
     if (!json_is_object(r->v)) return wrong(r, "an object");
-    const json_t *u = json_object_get(r->v, "include_usage");
-    if (u && !json_is_null(u) && !json_is_boolean(u))
-        return api_fail(r->e, 400, "stream_options", "stream_options.include_usage must be true or false");
-    r->p->include_usage = json_is_true(u);
+    static const char *const names[] = {"include_usage", "continuous_usage_stats"};
+    bool *const to[] = {&r->p->include_usage, &r->p->continuous_usage};
+    for (int i = 0; i < 2; i++) {
+        const json_t *u = json_object_get(r->v, names[i]);
+        if (u && !json_is_null(u) && !json_is_boolean(u))
+            return api_fail(r->e, 400, "stream_options", "stream_options.%s must be true or false", names[i]);
+        *to[i] = json_is_true(u);
+    }
     r->p->has_stream_options = true;
     return 0;
 }

@@ -24,7 +24,7 @@ struct stop_text {
 
 struct params {
     enum route route;
-    bool stream, include_usage, has_stream_options;
+    bool stream, include_usage, continuous_usage, has_stream_options;
     bool echo, ignore_eos, skip_special_tokens, include_stop_str, add_generation_prompt, continue_final, add_special;
     bool has_add_generation_prompt, has_add_special;
     bool chat_logprobs;

@@ -275,7 +275,12 @@ static void event_start(struct buf *b, struct job *j, const struct choice *c) {
 }
 
 static void event_end(struct buf *b, const struct job *j) {
-    buf_adds(b, j->par.include_usage ? "}],\"usage\":null}\n\n" : "}]}\n\n");
+    buf_adds(b, j->par.include_usage ? "}],\"usage\":" : "}]");
+    if (j->par.include_usage && j->par.continuous_usage)
+        add_usage(b, j);
+    else if (j->par.include_usage)
+        buf_adds(b, "null");
+    buf_adds(b, "}\n\n");
 }
 
 static void add_delta(struct buf *b, struct job *j, struct choice *c) {

@@ -90,7 +90,7 @@ static inline size_t white(const char *s, size_t n) {
 
 /* (?i:'s|...)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
 static inline size_t scan(const char *s, size_t n, unsigned digits, enum marks marks) {
-    size_t w, w1, i;
+    size_t w, w1 = 0, i;
     enum kind k = kind_at(s, &w, marks), k1 = NEWLINE;
     if (k == LETTER) return run(s, n, w, LETTER, marks);
     if (k == NUMBER) {

@@ -43,6 +43,14 @@ def test_chat_streamed_is_the_same_text(client):
     assert usage.completion_tokens == whole.usage.completion_tokens
 
 
+def test_usage_with_every_event(client):
+    events = list(client.completions.create(model="builtin", prompt="The server", max_tokens=5, temperature=0, stream=True,
+                                            stream_options={"include_usage": True, "continuous_usage_stats": True}))
+    made = [e.usage.completion_tokens for e in events]
+    assert made[0] > 0 and made == sorted(made) and made[-1] == 5
+    assert {e.usage.prompt_tokens for e in events} == {events[-1].usage.prompt_tokens}
+
+
 def test_completions(client):
     r = client.completions.create(model="builtin", prompt="The server", max_tokens=7, temperature=0)
     assert r.object == "text_completion" and r.id.startswith("cmpl-")

@@ -326,6 +326,7 @@ static const struct bad bodies[] = {
     {C, P("\"stream\":true,\"stream_options\":[]"), 400, "stream_options"},
     {C, P("\"stream\":true,\"stream_options\":{\"include_usage\":1}"), 400, "stream_options"},
     {C, P("\"stream\":true,\"stream_options\":{}"), 200, NULL},
+    {C, P("\"stream\":true,\"stream_options\":{\"continuous_usage_stats\":1}"), 400, "stream_options"},
     {C, P("\"ignore_eos\":0"), 400, "ignore_eos"},
     {C, P("\"cache_salt\":\"\""), 400, "cache_salt"},
     {C, P("\"cache_salt\":\"a\\u0000b\""), 400, "cache_salt"},
