@@ -84,7 +84,7 @@ int nvmlDeviceGetRemappedRows(device d, unsigned *a, unsigned *b, unsigned *pend
     (void)d;
     return *a = *b = 0, *pending = number("FAKE_ROWS", 0) == 1, *failed = number("FAKE_ROWS", 0) == 2, 0;
 }
-int nvmlEventSetCreate(void **set) { return *set = malloc(1), number("FAKE_EVENTS", 1) ? 0 : 3; }
+int nvmlEventSetCreate(void **set) { return number("FAKE_EVENTS", 1) ? (*set = malloc(1), 0) : 3; }
 int nvmlEventSetFree(void *set) { return free(set), 0; }
 int nvmlDeviceRegisterEvents(device d, unsigned long long what, void *set) { return (void)d, (void)set, what == (8 | 2) ? 0 : 2; }
 int nvmlEventSetWait_v2(void *set, void *event, unsigned ms) {

@@ -96,7 +96,9 @@ INLINE void lanes_dwords(bool dot, int32_t cols, int32_t full, bool half, vf (*a
  * odd ones. Two operations for 2 L weights where broadcast ones would need one each, in the multiply-adds' places. */
 enum { GROUP = 2 * L };
 
-INLINE void lanes_widen(vu d, float *to) {
+INLINE void lanes_widen(const char *w, float *to) {
+    vu d;
+    memcpy(&d, w, sizeof d); /* bf16 is aligned to two bytes, and no vector type to so few */
     v_store(to, (vf)(d << 16));
     v_store(to + L, (vf)(d & v_setu(0xffff0000u)));
 }
@@ -125,7 +127,7 @@ INLINE void lanes_groups(int32_t cols, int32_t full, bool half, vf (*acc)[LANES_
     int32_t groups = a->n_k / GROUP, left = a->n_k % GROUP;
     const char *w = a->w, *ahead = a->ahead;
     const float *x = (const float *)(const void *)a->x;
-    for (int32_t i = 0; groups && i < cols; i++) lanes_widen(*(const vuu *)(const void *)(w + (size_t)i * a->ldw), wide[0] + i * GROUP);
+    for (int32_t i = 0; groups && i < cols; i++) lanes_widen(w + (size_t)i * a->ldw, wide[0] + i * GROUP);
     for (int32_t g = 0; g < groups; g++, x += GROUP * L) {
         w += g + 1 < groups ? GROUP * 2 : 0;
         UNROLL
@@ -133,7 +135,7 @@ INLINE void lanes_groups(int32_t cols, int32_t full, bool half, vf (*acc)[LANES_
         ahead += (size_t)(cols * GROUP * 2) * a->ahead_on;
         UNROLL
         for (int32_t i = 0; i < cols; i++)
-            lanes_widen(*(const vuu *)(const void *)(w + (size_t)i * a->ldw), wide[(g + 1) % 2] + i * GROUP);
+            lanes_widen(w + (size_t)i * a->ldw, wide[(g + 1) % 2] + i * GROUP);
         for (int32_t k = 0; k < GROUP; k += 8) { /* more in one go is no faster, and takes compilers a minute */
             UNROLL
             for (int32_t i = 0; i < 8; i++) lanes_wide(i, cols, full, half, acc, rest, a->ldx, wide[g % 2] + k / 2, x + (k + i) * L);
@@ -144,7 +146,7 @@ INLINE void lanes_groups(int32_t cols, int32_t full, bool half, vf (*acc)[LANES_
     for (int32_t i = 0; i < cols; i++) {
         vu d = {0};
         memcpy(&d, w + (size_t)i * a->ldw, (size_t)left * 2);
-        lanes_widen(d, wide[0] + i * GROUP);
+        lanes_widen((const char *)&d, wide[0] + i * GROUP);
     }
     for (int32_t k = 0; k < left; k++, x += L) lanes_wide(k, cols, full, half, acc, rest, a->ldx, wide[0], x);
 }

@@ -93,7 +93,7 @@ struct touch *touch_new(const struct touch_args *a) {
     struct touch *t = mem_zalloc(1, sizeof *t);
     t->a = *a;
     t->areas = mem_array((size_t)a->n_areas, sizeof *t->areas);
-    memcpy(t->areas, a->areas, (size_t)a->n_areas * sizeof *t->areas);
+    for (size_t i = 0; i < (size_t)a->n_areas; i++) t->areas[i] = a->areas[i];
     if (!pthread_create(&t->thread, NULL, touch_main, t)) return t;
     free(t->areas);
     free(t);
