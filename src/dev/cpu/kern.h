@@ -32,10 +32,12 @@ typedef uint8_t vbu __attribute__((vector_size(L), aligned(1), may_alias));
 enum {
     W = NR * L,           /* columns of a panel */
     STRIP = L == 16 ? 64 : 48, /* columns of a piece: whole panels, and whole tiles of DIRECT_COLS and of kern_lanes.h */
-    AHEAD_MAX = DOT ? 128 : 64, /* bytes that a step of a register tile prefetches: half of the weights' bytes, in whole lines */
-    PANEL_BYTES = 16384,  /* half of a small first-level cache */
+    PANEL_STEPS = 4096 / W, /* of a panel: half of a small first-level cache */
+    PANEL_WHOLE = L == 8 ? 6144 / W : PANEL_STEPS, /* or the whole of a slice, if it is no more */
+    PANEL_BYTES = PANEL_WHOLE * W * 4,
     DIRECT_COLS = L == 4 ? 8 : 16, /* rows of weights that `direct` reads side by side */
     DIRECT_ROWS = 4, /* `direct` takes so many rows of x; above, turning x or packing pays */
+    MANY_ROWS = 112, /* of fewer lanes than 16, more rows are faster by `packed`: the panel is turned once for all of them */
     LEVELS = 4,           /* partial sums of the tree of 8 slices that are alive at once */
 };
 
@@ -274,8 +276,8 @@ static int32_t gumbel_next(const float *x, int32_t n, int32_t from, float max, f
 #include "dev/cpu/kern_lanes.h"
 
 static size_t lin_scratch(int32_t chunk_rows, int32_t k_slices) {
-    size_t width = W > DIRECT_COLS ? W : DIRECT_COLS;
-    size_t acc = (size_t)(chunk_rows > DIRECT_ROWS ? chunk_rows : DIRECT_ROWS) * width * (k_slices > 1 ? LEVELS : 1) * 4;
+    size_t rows = (size_t)(chunk_rows > DIRECT_ROWS ? chunk_rows : DIRECT_ROWS), acc = rows * PACKED_COLS * LEVELS * 4;
+    (void)k_slices;
     return PANEL_BYTES + (acc > LANES_SCRATCH ? acc : LANES_SCRATCH);
 }
 
@@ -310,6 +312,8 @@ const struct cpu_ops ISA_TABLE = {
     .lin_round = lin_round,
     .lanes = L,
     .few = DIRECT_ROWS,
+    .many = L == 16 ? 0 : MANY_ROWS,
+    .lin_block = lin_block,
     .lin_turn = lin_turn,
     .linear = linear,
     .att_scratch = att_scratch,

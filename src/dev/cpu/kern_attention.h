@@ -127,13 +127,19 @@ static void att_pack(struct att *a) {
     size_t size = dtype_size(a->j->dtype); /* in the cache */
     const char *const *row = a->row;
     for (int32_t i = 0; i < a->n_valid; i += W)
-        pack_any(kv_kind(a->t), a->k + (size_t)i * (size_t)a->d, row + i, 0, a->d, row[i], 0);
-    for (int32_t i = 0; i < a->n_valid; i++) {
-        const char *v = v_row(a, row[i]);
-        float *to = (float *)(void *)(a->v + (size_t)i * W);
-        for (int32_t c = 0; c < a->d; c += W, to += ATT_BLOCK * W)
-            load(to, elem_at(v, a->t, c), a->t, a->d - c < W ? a->d - c : W);
-        for (int32_t c = 0; c < a->d; c += W) att_prefetch(a, i, c, size);
+        pack_any(kv_kind(a->t), a->k + (size_t)i * (size_t)a->d, row + i, 0, a->d);
+    for (int32_t c = 0; c < a->d; c += W) {
+        float *to = (float *)(void *)(a->v + (size_t)c * ATT_BLOCK);
+        for (int32_t i = 0; i < a->n_valid; i++, to += W) {
+            const char *v = elem_at(v_row(a, row[i]), a->t, c);
+            att_prefetch(a, i, c, size);
+            if (a->d - c < W) {
+                load(to, v, a->t, a->d - c);
+                continue;
+            }
+            UNROLL
+            for (int32_t b = 0; b < NR; b++) v_store(to + b * L, v_load_any(elem_at(v, a->t, b * L), a->t));
+        }
     }
 }
 
@@ -219,31 +225,89 @@ static void att_values_direct(struct att *a) {
     }
 }
 
-/* One row's scores of a block to probabilities; lo .. hi - 1 are the positions it sees. The old sums shrink to the new maximum. */
-INLINE void att_softmax(struct att *a, int32_t r, int32_t lo, int32_t hi) {
-    enum { N = ATT_BLOCK / L };
-    float *s = a->s + (size_t)r * ATT_BLOCK;
-    vf x[N], top = v_set(a->max[r]);
-    for (int32_t i = 0; i < N; i++) {
-        x[i] = v_load(s + i * L) * v_set(a->j->scale);
-        if (lo > 0 || hi < ATT_BLOCK) {
+/* The block's positions that row r sees: lo .. hi - 1. */
+struct seen {
+    int32_t lo, hi;
+};
+
+INLINE struct seen att_seen(const struct att *a, int32_t first, int32_t r) {
+    int32_t p = a->p.seq->pos + a->p.t0 + r / a->p.n_q - first, window = a->j->window > 0 ? a->j->window : INT32_MAX;
+    return (struct seen){p >= window ? p - window + 1 : 0, p + 1 < ATT_BLOCK ? p + 1 : ATT_BLOCK};
+}
+
+enum { ATT_VECS = ATT_BLOCK / L };
+
+/* A row's scores, scaled, -infinity where it sees nothing; lanes of their maximum and of the old one. */
+INLINE vf att_scale(const struct att *a, float *s, struct seen seen, float old) {
+    vf top = v_set(old);
+    UNROLL
+    for (int32_t i = 0; i < ATT_VECS; i++) {
+        vf x = v_load(s + i * L) * v_set(a->j->scale);
+        if (seen.lo > 0 || seen.hi < ATT_BLOCK) {
             vi at = (vi)(v_iota() + v_setu((uint32_t)(i * L)));
-            x[i] = v_sel((at >= (vi)v_setu((uint32_t)lo)) & (at < (vi)v_setu((uint32_t)hi)), x[i], v_set(-INFINITY));
+            x = v_sel((at >= (vi)v_setu((uint32_t)seen.lo)) & (at < (vi)v_setu((uint32_t)seen.hi)), x, v_set(-INFINITY));
         }
-        top = V_MAX(x[i], top);
+        v_store(s + i * L, x);
+        top = V_MAX(x, top);
     }
-    float max = v_top(top);
+    return top;
+}
+
+/* Its probabilities; lanes of their sum. */
+INLINE vf att_exp(float *s, float max) {
     vf sum = v_set(0);
-    for (int32_t i = 0; i < N; i++) {
-        vf e = v_exp(x[i] - v_set(max));
+    UNROLL
+    for (int32_t i = 0; i < ATT_VECS; i++) {
+        vf e = v_exp(v_load(s + i * L) - v_set(max));
         v_store(s + i * L, e);
         sum += e;
     }
-    vf shrink = v_exp(v_set(a->max[r] - max));
+    return sum;
+}
+
+INLINE void att_shrink(struct att *a, int32_t r, float shrink) {
+    float *acc = a->acc + (size_t)r * (size_t)a->dp;
+    for (int32_t c = 0; c < a->dp; c += L) v_store(acc + c, v_load(acc + c) * v_set(shrink));
+}
+
+/* One row's scores of a block to probabilities. The old sums shrink to the new maximum. */
+INLINE void att_softmax(struct att *a, int32_t r, int32_t first) {
+    float *s = a->s + (size_t)r * ATT_BLOCK, max = v_top(att_scale(a, s, att_seen(a, first, r), a->max[r]));
+    vf sum = att_exp(s, max), shrink = v_exp(v_set(a->max[r] - max));
     a->sum[r] = a->sum[r] * shrink[0] + v_sum(sum);
     a->max[r] = max;
-    float *acc = a->acc + (size_t)r * (size_t)a->dp;
-    for (int32_t c = 0; c < a->dp; c += L) v_store(acc + c, v_load(acc + c) * shrink);
+    att_shrink(a, r, shrink[0]);
+}
+
+/* L rows: the lanes of their maxima and sums are turned, so that they are found side by side, by v_top's and v_sum's steps. */
+INLINE void att_softmax_rows(struct att *a, int32_t r, int32_t first) {
+    float lanes[L][L], max[L], shrink[L];
+    const char *rows[L];
+    vu o[L];
+    for (int32_t i = 0; i < L; i++) {
+        rows[i] = (const char *)lanes[i];
+        v_store(lanes[i], att_scale(a, a->s + (size_t)(r + i) * ATT_BLOCK, att_seen(a, first, r + i), a->max[r + i]));
+    }
+    turn(rows, 0, o);
+    UNROLL
+    for (int n = L / 2; n; n /= 2) {
+        UNROLL
+        for (int i = 0; i < n; i++) o[i] = (vu)v_sel((vf)o[i] > (vf)o[i + n], (vf)o[i], (vf)o[i + n]);
+    }
+    vf less = v_exp(v_load(a->max + r) - (vf)o[0]);
+    v_store(max, (vf)o[0]);
+    v_store(shrink, less);
+    v_store(a->max + r, (vf)o[0]);
+    for (int32_t i = 0; i < L; i++) v_store(lanes[i], att_exp(a->s + (size_t)(r + i) * ATT_BLOCK, max[i]));
+    turn(rows, 0, o);
+    UNROLL
+    for (int n = L / 2; n; n /= 2) {
+        UNROLL
+        for (int i = 0; i < n; i++) o[i] = (vu)((vf)o[i] + (vf)o[i + n]);
+    }
+    v_store(a->sum + r, v_load(a->sum + r) * less + (vf)o[0]);
+    for (int32_t i = 0; i < L; i++)
+        if (shrink[i] != 1) att_shrink(a, r + i, shrink[i]);
 }
 
 /* One block of positions for the rows that see some of it. */
@@ -263,10 +327,9 @@ static void att_block(struct att *a, int32_t first) {
         att_pack(a);
         att_scores(a, r0, rows);
     }
-    for (int32_t r = r0; r < r0 + rows; r++) {
-        int32_t p = p0 + r / a->p.n_q, hi = p - first + 1 < ATT_BLOCK ? p - first + 1 : ATT_BLOCK;
-        att_softmax(a, r, p - first >= window ? p - first - window + 1 : 0, hi);
-    }
+    int32_t r = r0;
+    for (; r + L <= r0 + rows; r += L) att_softmax_rows(a, r, first);
+    for (; r < r0 + rows; r++) att_softmax(a, r, first);
     if (few)
         att_values_direct(a);
     else

@@ -268,7 +268,7 @@ static void direct(const struct lin_job *j, const struct lin_piece *p, enum kind
 }
 
 /* panel[step][W]: the weights of W rows, k .. k + n_k - 1 (room for whole turns). */
-INLINE void pack(enum kind kind, uint32_t *panel, const char *const *row, int32_t k, int32_t n_k, const char *ahead, size_t on) {
+INLINE void pack(enum kind kind, uint32_t *panel, const char *const *row, int32_t k, int32_t n_k) {
     int32_t tk = turn_k(kind), size = kind == KIND_F32 ? 4 : 2;
     for (int32_t i = 0; i < n_k; i += tk) {
         UNROLL
@@ -278,9 +278,6 @@ INLINE void pack(enum kind kind, uint32_t *panel, const char *const *row, int32_
                 turn(row + b * L, (int64_t)(k + i) * size, o);
             else
                 turn_tail(row + b * L, (int64_t)(k + i) * size, (size_t)((n_k - i) * size), o);
-            UNROLL
-            for (int32_t l = 0; l < L * L * 2; l += 64) __builtin_prefetch(ahead + l, 0, 2);
-            ahead += L * L * 2 * on; /* half of what a turn reads; the register tiles fetch the other half */
             uint32_t *to = panel + (size_t)(kind == KIND_DOT ? i / 2 : i) * W + b * L;
             UNROLL
             for (int32_t q = 0; q < L; q++) {
@@ -295,16 +292,15 @@ INLINE void pack(enum kind kind, uint32_t *panel, const char *const *row, int32_
     }
 }
 
-static void pack_any(enum kind kind, uint32_t *panel, const char *const *row, int32_t k, int32_t n_k, const char *ahead,
-                     size_t on) {
+static void pack_any(enum kind kind, uint32_t *panel, const char *const *row, int32_t k, int32_t n_k) {
     if (kind == KIND_F32)
-        pack(KIND_F32, panel, row, k, n_k, ahead, on);
+        pack(KIND_F32, panel, row, k, n_k);
     else if (kind == KIND_F16)
-        pack(KIND_F16, panel, row, k, n_k, ahead, on);
+        pack(KIND_F16, panel, row, k, n_k);
     else if (kind == KIND_BF16)
-        pack(KIND_BF16, panel, row, k, n_k, ahead, on);
+        pack(KIND_BF16, panel, row, k, n_k);
     else
-        pack(DOT ? KIND_DOT : KIND_BF16, panel, row, k, n_k, ahead, on);
+        pack(DOT ? KIND_DOT : KIND_BF16, panel, row, k, n_k);
 }
 
 /* The register tile: acc[m][W] (+)= x[m][steps] . panel[steps][W]; a step of x is a float, or a pair of bf16. */
@@ -316,8 +312,12 @@ struct tile_args {
     float *acc;
     size_t lda;
     bool zero;
-    const char *ahead; /* prefetched on the way: ahead_step bytes a step; NULL: nothing */
-    size_t ahead_step;
+    const char *const *ahead; /* W rows of which lines from ahead_at (bytes) on are prefetched on the way, ahead_lines of each */
+    int64_t ahead_at;
+    int32_t ahead_lines;
+    float *below; /* add the sums to these, and leave acc; NULL: do not */
+    const float *y; /* where the sums will go in the end, prefetched too; NULL: not yet */
+    size_t ldy;
 };
 
 INLINE void tile(bool dot, int32_t m, const struct tile_args *a) {
@@ -328,10 +328,7 @@ INLINE void tile(bool dot, int32_t m, const struct tile_args *a) {
         for (int32_t b = 0; b < NR; b++) acc[i][b] = a->zero ? v_set(0) : v_load(a->acc + (size_t)i * a->lda + b * L);
     }
     const uint32_t *w = a->panel, *x = a->x;
-    const char *ahead = a->ahead;
-    for (int32_t k = 0; k < a->steps; k++, w += W, x++, ahead += a->ahead_step) {
-        UNROLL
-        for (size_t b = 0; b < AHEAD_MAX; b += 64) __builtin_prefetch(ahead + b, 0, 2);
+    for (int32_t k = 0; k < a->steps; k++, w += W, x++) {
         vu c[NR];
         UNROLL
         for (int32_t b = 0; b < NR; b++) c[b] = *(const vuu *)(w + b * L);
@@ -350,7 +347,13 @@ INLINE void tile(bool dot, int32_t m, const struct tile_args *a) {
     UNROLL
     for (int32_t i = 0; i < m; i++) {
         UNROLL
-        for (int32_t b = 0; b < NR; b++) v_store(a->acc + (size_t)i * a->lda + b * L, acc[i][b]);
+        for (int32_t b = 0; b < NR; b++) {
+            size_t at = (size_t)i * a->lda + (size_t)(b * L);
+            if (a->below)
+                v_store(a->below + at, v_load(a->below + at) + acc[i][b]);
+            else
+                v_store(a->acc + at, acc[i][b]);
+        }
     }
 }
 
@@ -374,43 +377,68 @@ static void tile_any(bool dot, int32_t m, const struct tile_args *a) {
 
 /* All `rows` rows against one panel. */
 static void tiles(bool dot, int32_t rows, struct tile_args a) {
-    if (!a.ahead) a.ahead = (const char *)a.panel;
-    for (int32_t i = 0; i < rows; i += MR) {
+    int32_t lines = W * a.ahead_lines, n = (rows + MR - 1) / MR, l = 0;
+    for (int32_t i = 0, t = 1; i < rows; i += MR, t++) {
+        for (int32_t end = lines * t / n; l < end; l++)
+            __builtin_prefetch(a.ahead[l / a.ahead_lines] + a.ahead_at + l % a.ahead_lines * 64, 0, 2);
+        for (int32_t r = i; a.y && r < i + MR && r < rows; r++)
+            for (int32_t b = 0; b < W; b += 16) __builtin_prefetch(a.y + (size_t)r * a.ldy + b, 1, 2);
         tile_any(dot, rows - i < MR ? rows - i : MR, &a);
         a.x = (const uint32_t *)a.x + MR * a.ldx;
         a.acc += MR * a.lda;
-        a.ahead = (const char *)a.panel; /* once is enough */
-        a.ahead_step = 0;
+        if (a.below) a.below += MR * a.lda;
     }
 }
 
+/* What `packed` reads of x, from number k of the slice on, n_k numbers a row: a block of j->xb, or x as it lies. */
+INLINE void packed_x(const struct lin_job *j, const struct lin_piece *p, enum kind kind, const struct slice *s, int32_t k, int32_t n_k,
+                     struct tile_args *a) {
+    a->x = x_at(kind, s, k);
+    a->ldx = kind == KIND_DOT ? s->ldx / 2 : s->ldx;
+    if (!j->xb) return;
+    a->ldx = (size_t)n_k;
+    a->x = j->xb + (size_t)(s->k0 + k) * (size_t)j->rows + (size_t)p->row0 * a->ldx;
+}
+
+enum { PACKED_COLS = STRIP > W ? STRIP : W, PACKED_PANELS = PACKED_COLS / W };
+
+/* Steps of a block of a slice of n. */
+static int32_t lin_block(int32_t n) { return n <= PANEL_WHOLE ? n : PANEL_STEPS; }
+
+/* All panels of a piece work through a block of k before the next: that of x comes from afar once. The panel that comes next is
+ * prefetched; after the last one, the first of the columns behind this piece. */
 static void packed(const struct lin_job *j, const struct lin_piece *p, enum kind kind, uint32_t *panel, float *acc) {
-    int32_t rows = p->row1 - p->row0;
+    const struct view *w = &j->w[p->view];
+    int32_t rows = p->row1 - p->row0, size = kind == KIND_F32 ? 4 : 2;
+    int32_t panels = (p->n1 - p->n0 + W - 1) / W, n_k;
     size_t level = (size_t)rows * W;
-    int32_t block = PANEL_BYTES / (W * 4) * (kind == KIND_DOT ? 2 : 1), size = kind == KIND_F32 ? 4 : 2;
-    for (int32_t n = p->n0; n < p->n1; n += W) {
-        struct cols c;
-        cols_set(&c, &j->w[p->view], n, p->n1, W);
-        for (int32_t s = 0, top = 0; s < j->k_slices; s++) {
-            struct slice slice = slice_at(j, kind, p->row0, s);
-            for (int32_t k = 0; k < slice.n_k; k += block) {
-                int32_t n_k = slice.n_k - k < block ? slice.n_k - k : block;
-                size_t half = c.ahead_on * (size_t)(n_k * size * W) / 2;
-                pack_any(kind, panel, c.row, slice.k0 + k, n_k, c.ahead, c.ahead_on);
-                tiles(kind == KIND_DOT, rows,
-                      (struct tile_args){.panel = panel,
-                                         .x = (const uint32_t *)slice.x + (kind == KIND_DOT ? k / 2 : k),
-                                         .ldx = kind == KIND_DOT ? slice.ldx / 2 : slice.ldx,
-                                         .steps = steps_of(kind, n_k),
-                                         .acc = acc + (size_t)top * level,
-                                         .lda = W,
-                                         .zero = k == 0,
-                                         .ahead = c.ahead + half,
-                                         .ahead_step = half / (size_t)steps_of(kind, n_k)});
-                c.ahead += 2 * half;
+    struct cols c[PACKED_PANELS + 1];
+    for (int32_t q = 0; q < panels; q++) cols_set(&c[q], w, p->n0 + q * W, p->n1, W);
+    cols_set(&c[panels], w, p->n1 < w->n ? p->n1 : p->n0, w->n, W);
+    for (int32_t s = 0, top = 0; s < j->k_slices; s++) {
+        struct slice slice = slice_at(j, kind, p->row0, s);
+        int32_t block = kind == KIND_DOT ? 2 * PANEL_STEPS : lin_block(slice.n_k);
+        for (int32_t k = 0; k < slice.n_k; k += n_k) {
+            n_k = slice.n_k - k < block ? slice.n_k - k : block;
+            struct tile_args a = {.panel = panel, .steps = steps_of(kind, n_k), .lda = W, .zero = k == 0};
+            bool whole = k + n_k == slice.n_k, last = whole && s == j->k_slices - 1;
+            packed_x(j, p, kind, &slice, k, n_k, &a);
+            for (int32_t q = 0; q < panels; q++) {
+                bool next = q + 1 < panels, end = last && !next;
+                pack_any(kind, panel, c[q].row, slice.k0 + k, n_k);
+                a.acc = acc + (size_t)(q * LEVELS + top) * level;
+                a.below = whole && s & 1 ? a.acc - level : NULL;
+                a.y = last ? j->y + (size_t)p->row0 * j->ldy + (size_t)(p->col + q * W) : NULL;
+                a.ldy = j->ldy;
+                a.ahead = c[next ? q + 1 : end ? panels : 0].row;
+                a.ahead_at = end ? 0 : (int64_t)(slice.k0 + k + (next ? 0 : n_k)) * size;
+                a.ahead_lines = (n_k * size + 63) / 64;
+                tiles(kind == KIND_DOT, rows, a);
             }
-            top = fold(acc, level, top, s);
         }
-        finish(j, p, acc, W, n - p->n0, p->n1 - n < W ? p->n1 - n : W);
+        int32_t left = s & 1 ? s >> 1 : s, from = top - (s & 1); /* one fold is done by the tiles */
+        for (int32_t q = 0; q < panels; q++) top = fold(acc + (size_t)(q * LEVELS) * level, level, from, left);
     }
+    for (int32_t q = 0, n = 0; q < panels; q++, n += W)
+        finish(j, p, acc + (size_t)(q * LEVELS) * level, W, n, p->n1 - p->n0 - n < W ? p->n1 - p->n0 - n : W);
 }

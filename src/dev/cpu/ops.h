@@ -13,6 +13,8 @@ struct lin_job {
     const float *x;     /* [T, K], row stride ldx */
     const uint16_t *xh; /* x as bf16 by lin_round, row stride ldxh; needed where a view is bf16 and ops->bf16_dot */
     const uint32_t *xt; /* x turned by lin_turn, [T / lanes][steps][lanes], a step a number of x or a pair of xh; NULL: not made */
+    const float *xb;    /* x by blocks of k, [block][T][numbers of the block]: a block is lin_block numbers, or what is left of a slice; NULL:
+                           not made */
     float *y;           /* [T, N], row stride ldy */
     size_t ldx, ldxh, ldy;
     int32_t rows, k, k_slices; /* T, K */
@@ -50,6 +52,8 @@ struct cpu_ops {
     int32_t strip;    /* columns of one LINEAR strip */
     int32_t lanes;    /* rows of x that are turned together; 0: lin_turn is of no use here */
     int32_t few;      /* nor is it for so few rows */
+    int32_t many;     /* nor for more rows than this, where xb helps; 0: xb never does */
+    int32_t (*lin_block)(int32_t n); /* numbers of a block of xb in a slice of n */
     size_t (*lin_scratch)(int32_t chunk_rows, int32_t k_slices);
     void (*lin_round)(uint16_t *xh, const float *x, int32_t k, int32_t k_slices);
     /* xt[steps][lanes] = `rows` (1 .. lanes) rows of x in dwords, row stride ldx dwords. */

@@ -93,6 +93,21 @@ static void turn_piece(void *arg, int32_t piece, int32_t thread) {
     ops->lin_turn(xt + at / 2 * (size_t)ops->lanes, xh, j->ldxh / 2, rows, (n + 1) / 2);
 }
 
+/* So many rows that weights are turned for them: x by blocks, which lie apart otherwise and compete for the same places of the caches. */
+static void block_row(struct dev *d, void *arg, int32_t row, int32_t thread) {
+    (void)thread;
+    const struct lin_job *j = arg;
+    const float *x = j->x + (size_t)row * j->ldx;
+    float *xb = (float *)(void *)d->xt;
+    int32_t n = j->k / j->k_slices, block = d->ops->lin_block(n);
+    for (int32_t s = 0; s < j->k_slices; s++) {
+        for (int32_t k = 0; k < n; k += block) {
+            size_t part = (size_t)(n - k < block ? n - k : block), at = (size_t)(s * n + k);
+            memcpy(xb + at * (size_t)j->rows + (size_t)row * part, x + at, part * sizeof *x);
+        }
+    }
+}
+
 /* float16 weights are turned themselves: to broadcast one costs more than to multiply by it. */
 static bool turns(const struct dev *d, const struct lin_job *j) {
     if (!d->ops->lanes || j->rows <= d->ops->few) return false;
@@ -104,7 +119,10 @@ static bool turns(const struct dev *d, const struct lin_job *j) {
 void step_linear(struct dev *d, const struct lin_args *a) {
     struct lin_job j = step_lin_job(d, a);
     j.xh = d->xh;
-    if (turns(d, &j)) {
+    if (d->ops->many && j.rows > d->ops->many) {
+        step_rows(d, block_row, &j, j.rows, (size_t)j.k);
+        j.xb = (const float *)(const void *)d->xt;
+    } else if (turns(d, &j)) {
         struct turn_job t = {d, &j, j.k_slices, j.k / j.k_slices};
         if (j.k_slices == 1) t.part = TURN_PART, t.parts = (j.k + TURN_PART - 1) / TURN_PART;
         pool_run(d->pool, turn_piece, &t, (j.rows + d->ops->lanes - 1) / d->ops->lanes * t.parts);
