@@ -64,17 +64,18 @@ INLINE int32_t att_first(const struct att_job *j, const struct att_piece *p) {
     return j->window > 0 && p0 >= j->window ? (p0 - j->window + 1) / ATT_BLOCK * ATT_BLOCK : 0;
 }
 
-/* K rows of positions first .. first + n - 1 (64 at most), then `rest`. Page by page: a division a row would be felt. */
-static void kv_rows(const struct att_job *j, const struct att_piece *p, int32_t first, int32_t n, const char **row, const char *rest) {
+/* row[0 .. count - 1]: K rows of positions first .. first + n - 1, then `rest`. Page by page: a division a row would be felt. */
+static void kv_rows(const struct att_job *j, const struct att_piece *p, int32_t first, int32_t n, const char **row, int32_t count,
+                    const char *rest) {
     size_t bytes = (size_t)j->head_dim * dtype_size(j->dtype);
     int32_t i = 0, in_page = first % j->page_size;
-    if (n > ATT_BLOCK) n = ATT_BLOCK;
+    if (n > count) n = count;
     while (i < n) {
         const char *at = kv_row(j, p->seq, p->head, first + i);
         for (; i < n && in_page < j->page_size; i++, in_page++, at += bytes) row[i] = at;
         in_page = 0;
     }
-    for (; i < ATT_BLOCK; i++) row[i] = rest;
+    for (; i < count; i++) row[i] = rest;
 }
 
 INLINE void widen(char *to, const char *from, int32_t n) {
@@ -94,20 +95,23 @@ static void att_widen(struct att *a) {
     }
 }
 
-/* Find the rows of positions first .. first + 63 (from n_valid on zeros), and those that will be read
- * after them: the next block's, or the first block's of the next piece, which most likely comes to this thread. */
+/* Find the rows of positions first .. first + 63 (from n_valid on zeros), and those that will be read after them: the next block's,
+ * then those of the next piece, which most likely comes to this thread (without them memory has nothing to do before a short block). */
 static void att_rows(struct att *a, int32_t first, int32_t n_valid) {
     const struct att_job *j = a->j;
-    struct att_piece after = a->p;
+    int32_t from = first + ATT_BLOCK, n = a->p.seq->pos + a->p.t1 - from;
     a->n_valid = n_valid;
-    int32_t from = first + ATT_BLOCK, last = a->p.seq->pos + a->p.t1 - 1;
-    if (from > last && a->piece + 1 < j->n_pieces) {
-        after = att_piece_at(j, a->piece + 1);
+    if (n < 0) n = 0;
+    if (n > ATT_BLOCK) n = ATT_BLOCK;
+    kv_rows(j, &a->p, first, n_valid, a->row, ATT_BLOCK, zeros);
+    if (n) kv_rows(j, &a->p, from, n, a->next, n, NULL);
+    if (n < ATT_BLOCK && a->piece + 1 < j->n_pieces) {
+        struct att_piece after = att_piece_at(j, a->piece + 1);
         from = att_first(j, &after);
-        last = after.seq->pos + after.t1 - 1;
+        kv_rows(j, &after, from, after.seq->pos + after.t1 - from, a->next + n, ATT_BLOCK - n, a->row[0]);
+    } else {
+        for (; n < ATT_BLOCK; n++) a->next[n] = a->row[0];
     }
-    kv_rows(j, &a->p, first, n_valid, a->row, zeros);
-    kv_rows(j, &after, from, last - from + 1, a->next, a->row[0]);
     if (j->dtype == DT_FP8_E4M3) att_widen(a);
 }
 

@@ -1,7 +1,7 @@
 /* kern_linear.h: the part of kern.h that multiplies by weights; included by it alone.
  *
  * Few rows go `direct`: weights are turned in registers and used at once. More rows go through kern_lanes.h where x has been turned
- * for them, else `packed`: a panel of W columns by some steps of k is turned into the scratch memory once, and register tiles of MR
+ * for them, else, and so many that it pays, `packed`: a panel of W columns by some steps of k is turned into the scratch memory once, and register tiles of MR
  * rows work through it (attention uses them too). All make an output by the same chain: from zero, over k ascending, slices of k
  * apart and then added in the tree. */
 
@@ -270,9 +270,8 @@ static void direct(const struct lin_job *j, const struct lin_piece *p, enum kind
 /* panel[step][W]: the weights of W rows, k .. k + n_k - 1 (room for whole turns). */
 INLINE void pack(enum kind kind, uint32_t *panel, const char *const *row, int32_t k, int32_t n_k) {
     int32_t tk = turn_k(kind), size = kind == KIND_F32 ? 4 : 2;
-    for (int32_t i = 0; i < n_k; i += tk) {
-        UNROLL
-        for (int32_t b = 0; b < NR; b++) {
+    for (int32_t b = 0; b < NR; b++) { /* outside: rows that are a power of two apart compete for one place of the first-level cache */
+        for (int32_t i = 0; i < n_k; i += tk) {
             vu o[L];
             if (n_k - i >= tk)
                 turn(row + b * L, (int64_t)(k + i) * size, o);
