@@ -86,7 +86,8 @@ enum op_kind {
     OP_REDUCE,    /* in += the other ranks' `in`, float32, tree order; then + bias[0] where there is one */
     OP_ROWS,      /* out[R,E] = the rows of `in` that want logits (each sequence's last new token) */
     OP_SAMPLE     /* BUF_LOGITS to result rows, and into the last-sample table by slot; ranks hold columns vocab_first .. + vocab - 1
-                     and exchange a few numbers a row, so that all come to the same tokens */
+                     and exchange a few numbers a row, so that all come to the same tokens (CUDA: top_k numbers where it is set; all logits
+                     in steps with a row whose top_p stands without a top_k, or whose top_k is above 1024) */
 };
 
 struct op {

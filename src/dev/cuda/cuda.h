@@ -97,6 +97,8 @@ struct dev {
     float *router; /* [moe tokens, X] */
     int32_t moe_tokens;
     struct sample_args sample;
+    struct sample_rank_args sample_rank; /* several ranks */
+    int32_t *candidates;    /* [slots] on the host: what the slot's sampling asks of the ranks (sampling.c) */
     float *shares, *logits; /* several ranks: everyone's part of the logits; all of them, [rows, logits_ld] */
     int64_t logits_ld;
     void *workspace;
@@ -179,9 +181,15 @@ int step_tokens(const struct run *r, struct err *e); /* enqueue the operators ov
 int step_rows(const struct run *r, struct err *e);   /* enqueue those over rows */
 int step_launch(struct dev *d, const struct batch *b, struct err *e);
 int step_collect(struct dev *d, struct result *r, struct err *e);
+bool step_exchanges(const struct dev *d); /* there are other ranks, and they take part */
 int step_warm(struct dev *d, struct err *e); /* a first step, which loads kernels; empty pages */
 size_t step_block_bytes(const struct dev_shape *s, int32_t parts_max);
 int32_t step_parts_max(const struct dev *d, const struct dev_shape *s);
+
+/* sampling.c */
+void sampling_note(struct dev *d, const struct batch *b); /* the slots whose sampling changes */
+int sampling_run(struct dev *d, int32_t rows, struct err *e); /* OP_SAMPLE */
+int sampling_finish(struct dev *d, int32_t rows, int32_t candidates, struct err *e); /* what its rows need beyond: never part of a graph */
 
 /* graph.c */
 int graphs_make(struct dev *d, struct err *e); /* after step_warm: all graphs, and all kernels that other steps need */

@@ -84,6 +84,14 @@ static int capture(struct dev *d, enum graph_kind kind, int32_t n, struct err *e
     return 0;
 }
 
+/* Whatever sampling may need beyond a graph. */
+static int finish(const struct run *r, struct err *e) {
+    r->d->warming = true;
+    int bad = sampling_finish(r->d, r->n.rows, 0, e);
+    r->d->warming = false;
+    return bad;
+}
+
 /* Products of every number of rows that no graph will have, chosen and loaded by recording what is never run. Later would be too late:
  * memory may be full then, and to load a kernel may wait for all that runs on the GPU, and so for a kernel that waits for this rank. */
 static int load_rest(struct dev *d, struct err *e) {
@@ -99,6 +107,12 @@ static int load_rest(struct dev *d, struct err *e) {
     for (int32_t n = rows + 1; n <= l->max_seqs; n = linear_rows(n) + 1) {
         struct run r = run_for(d, GRAPH_ROWS, n);
         int bad = record(&r, step_rows, &graph, e);
+        if (graph) cudaGraphDestroy(graph);
+        if (bad) return -1;
+    }
+    for (int32_t n = 1, last = 0; n != last; last = n, n = least(2 * n, l->max_seqs)) {
+        struct run r = run_for(d, GRAPH_ROWS, n);
+        int bad = record(&r, finish, &graph, e);
         if (graph) cudaGraphDestroy(graph);
         if (bad) return -1;
     }

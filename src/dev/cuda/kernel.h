@@ -249,17 +249,39 @@ static inline int32_t moe_max_tiles(int32_t entries, int32_t n_experts) { return
 /* ---- sampling ---- */
 
 struct result_row; /* flow/result.h */
+#define SAMPLE_GREEDY 1e-5f /* a temperature below it is none */
 
 struct sample_args {
-    const float *logits; /* [rows, ld] */
+    const float *logits; /* [rows, ld]: ids first .. first + vocab - 1 */
     int64_t ld;
-    int32_t vocab;
+    int32_t vocab, first;
     void *parts;            /* [rows, splits] of SAMPLE_PART_BYTES */
     int32_t splits;
     struct result_row *out; /* [rows] */
 };
 enum { SAMPLE_PART_BYTES = 40, SAMPLE_SPLITS_MAX = 64 };
 void k_sample(struct tabs t, struct sample_args a, int32_t rows, cudaStream_t stream);
+void k_sample_scan(struct tabs t, struct sample_args a, int32_t rows, cudaStream_t stream); /* its first half: a.parts */
+
+/* Several ranks, each with its own ids (sample_ranks.cu). `mine` is gathered into `all` between the two halves of each exchange.
+ * All rows: k_sample_tell, k_sample_merge: settles rows that are greedy or have a temperature alone, and all log-probabilities.
+ * Where a row of the step has top_k or min_p, then k_sample_list, k_sample_choose: a rank lists its own first top_k tokens, or the winner of
+ * its own race, `per` entries for each row, and the rest is decided among these. Rows with top_p and no top_k, or more than SAMPLE_LIST_MAX, are not
+ * for these: who samples them needs all logits. */
+struct sample_rank_args {
+    struct sample_args s;  /* this rank's */
+    int32_t n_ranks, total; /* ids of all ranks */
+    int32_t rows;          /* of each rank in `all` */
+    void *mine, *all;      /* [rows], [n_ranks][rows] of SAMPLE_FOUND_BYTES */
+    void *state;           /* [rows] of SAMPLE_STATE_BYTES */
+    int32_t per;           /* even */
+    void *list, *all_list; /* [rows][per], [n_ranks][rows][per] of SAMPLE_ENTRY_BYTES */
+};
+enum { SAMPLE_FOUND_BYTES = 208, SAMPLE_STATE_BYTES = 16, SAMPLE_ENTRY_BYTES = 8, SAMPLE_LIST_MAX = 1024, SAMPLE_RANKS_MAX = 8 };
+void k_sample_tell(struct tabs t, struct sample_rank_args a, int32_t rows, cudaStream_t stream);
+void k_sample_merge(struct tabs t, struct sample_rank_args a, int32_t rows, cudaStream_t stream);
+void k_sample_list(struct tabs t, struct sample_rank_args a, int32_t rows, cudaStream_t stream);
+void k_sample_choose(struct tabs t, struct sample_rank_args a, int32_t rows, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

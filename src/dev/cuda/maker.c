@@ -78,6 +78,11 @@ static void lay_shares(struct dev *d, struct arena *a) {
     d->logits_ld = up8(d->shape.vocab_total);
     d->shares = take(a, (size_t)d->ld[BUF_LOGITS] * (size_t)d->cap_rows * (size_t)ranks * 4);
     d->logits = take(a, (size_t)d->logits_ld * (size_t)d->cap_rows * 4);
+    struct sample_rank_args *r = &d->sample_rank;
+    r->mine = take(a, (size_t)d->cap_rows * SAMPLE_FOUND_BYTES);
+    r->all = take(a, (size_t)d->cap_rows * (size_t)ranks * SAMPLE_FOUND_BYTES);
+    r->state = take(a, (size_t)d->cap_rows * SAMPLE_STATE_BYTES);
+    r->list = d->logits, r->all_list = d->shares; /* a step has lists or all logits, never both */
 }
 
 static void lay_tables(struct dev *d, struct arena *a) {
@@ -272,6 +277,8 @@ static void unload(struct dev *d) {
         *all[i] = NULL;
     }
     upload_forget(d);
+    free(d->candidates);
+    d->candidates = NULL;
     d->n_pending = d->first_pending = d->moe_tokens = 0;
     d->loaded = false;
 }
@@ -339,6 +346,11 @@ static int fill_tables(struct dev *d, struct err *e) {
     d->sample.logits = d->args.n_ranks > 1 ? d->logits : d->buf[BUF_LOGITS];
     d->sample.ld = d->args.n_ranks > 1 ? d->logits_ld : d->ld[BUF_LOGITS];
     d->sample.vocab = s->vocab_total;
+    struct sample_rank_args *share = &d->sample_rank;
+    share->s = d->sample;
+    share->s.logits = d->buf[BUF_LOGITS], share->s.ld = d->ld[BUF_LOGITS];
+    share->s.vocab = s->vocab, share->s.first = s->vocab_first;
+    share->n_ranks = d->args.n_ranks, share->total = s->vocab_total;
     struct att_args *a = &d->att;
     a->a = d->act, a->kv_dtype = s->kv_dtype, a->ldq = d->ld[BUF_QKV], a->page_size = s->page_size;
     a->n_heads = s->n_heads, a->n_kv_heads = s->n_kv_heads, a->head_dim = s->head_dim;
@@ -404,6 +416,7 @@ static int cuda_load(struct dev *d, const struct dev_shape *shape, const struct 
     for (int32_t i = 0; i < prog->n_ops; i++)
         if (check_op(d, &prog->ops[i], i, e)) return -1;
     d->op_at = -1;
+    d->candidates = mem_zalloc((size_t)shape->limits.max_seqs, sizeof *d->candidates);
     if (allocate_all(d, prog, e)) return -1;
     /* What follows copies on other streams: memory must be clear before, or be cleared after them (another rank's clearing is in the way). */
     if (cuda_ok(d, cudaStreamSynchronize(d->stream), "clearing memory", e)) return -1;

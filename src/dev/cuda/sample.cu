@@ -1,116 +1,9 @@
-/* sample.cu: OP_SAMPLE, by the rules of dev/cpu/sample.h: the same order, the same noise, the same ties.
+/* sample.cu: OP_SAMPLE of one rank, and the first look at a row that all ranks begin with.
  *
  * scan_kernel reads each row once, cut over several blocks: the largest logit, whether a number is bad, and, where nothing but a
  * temperature is asked for, the winner of logit / temperature + noise. pick_kernel, one block a row, joins the
- * blocks' answers, and reads the row again only for top_k, top_p, min_p and log-probabilities. Nothing sorts the vocabulary: the
- * k-th token is found by a radix selection on (bits of the logit, id). */
-#include "dev/cuda/kernel.h"
-#include "dev/cuda/launch.h"
-#include "dev/cuda/num.h"
-#include "flow/result.h"
-
-#define GREEDY 1e-5f
-#define FLOOR (-27.7f)
-
-enum { SCAN_THREADS = 256, PICK_THREADS = 1024, BUCKETS = 4096, PADDED = BUCKETS + BUCKETS / 128 };
-
-struct sample_part {
-    float max;
-    int32_t argmax, bad, winner;
-    double best;
-};
-static_assert(sizeof(struct sample_part) <= SAMPLE_PART_BYTES, "kernel.h must have room");
-
-template <class T> __device__ const T *step_part(const struct step_head *h, uint32_t at) {
-    return reinterpret_cast<const T *>(reinterpret_cast<const char *>(h) + at);
-}
-
-/* ---- noise: as dev/cpu/sample.c ---- */
-
-__device__ __forceinline__ uint32_t gumbel_bits(uint64_t key, uint32_t id) {
-    uint32_t x = id + (uint32_t)key;
-    x = (x ^ x >> 16) * 0x7feb352du;
-    x = (x ^ x >> 15) * 0x846ca68bu;
-    x ^= x >> 16 ^ (uint32_t)(key >> 32);
-    x = (x ^ x >> 16) * 0x21f0aaadu;
-    x = (x ^ x >> 15) * 0xd35a2d97u;
-    return x ^ x >> 15;
-}
-
-__device__ __forceinline__ float gumbel_bound(uint32_t h) {
-    float q = __int2float_rn((int)(~h >> 1));
-    return (158.0f - (float)__float_as_int(q) * 0x1p-23f) * 0.69314718f + 1e-3f;
-}
-
-__device__ __forceinline__ double gumbel_noise(uint32_t h) { return -log(-log(((double)h + 0.5) * 0x1p-32)); }
-
-__device__ __forceinline__ uint64_t mix64(uint64_t x) {
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
-__device__ __forceinline__ uint64_t gumbel_key(uint64_t seed, int32_t position) {
-    return mix64(mix64(seed + 0x9e3779b97f4a7c15u) + (uint64_t)(uint32_t)position * 0xd1342543de82ef95u);
-}
-
-/* The race of logit / temperature + noise: enter() keeps the winner; `near` is a bound that spares most tokens the logarithms. */
-struct race {
-    double inv;
-    uint64_t key;
-    double best;
-    int32_t winner;
-    float inv_f, near;
-};
-
-__device__ __forceinline__ void race_take(struct race *r, double score, int32_t id) {
-    if (score > r->best || (score == r->best && id < r->winner)) r->best = score, r->winner = id;
-}
-
-__device__ __forceinline__ void race_enter(struct race *r, float x, int32_t id) {
-    uint32_t h = gumbel_bits(r->key, (uint32_t)id);
-    float z = x * r->inv_f;
-    if (z + gumbel_bound(h) + fabsf(z) * 1e-6f < r->near) return;
-    race_take(r, (double)x * r->inv + gumbel_noise(h), id);
-    r->near = fmaxf(r->near, (float)r->best - 2e-3f - fabsf((float)r->best) * 1e-6f);
-}
-
-__device__ __forceinline__ struct race race_begin(const struct sampling *s, int32_t position) {
-    struct race r;
-    r.inv = 1 / (double)s->temperature;
-    r.key = gumbel_key(s->seed, position);
-    r.best = -INFINITY;
-    r.winner = 0x7fffffff;
-    r.inv_f = (float)r.inv;
-    r.near = -INFINITY;
-    return r;
-}
-
-__device__ __forceinline__ void race_join_warp(struct race *r) {
-    for (int m = 16; m; m >>= 1) {
-        double score = __shfl_xor_sync(~0u, r->best, m);
-        int32_t id = __shfl_xor_sync(~0u, r->winner, m);
-        race_take(r, score, id);
-    }
-}
-
-/* What row `row` is: its sequence's sampling and the position of the token to come. */
-struct row_info {
-    struct sampling how;
-    int32_t slot, position;
-    bool greedy, free; /* free: a temperature and nothing else */
-};
-
-__device__ struct row_info row_of(const struct tabs &t, int row) {
-    struct step_seq s = step_part<struct step_seq>(t.head, t.head->seqs_at)[t.row_seq[row]];
-    struct row_info r;
-    r.how = t.sampling[s.slot];
-    r.slot = s.slot;
-    r.position = s.pos + s.n_tokens;
-    r.greedy = r.how.temperature < GREEDY;
-    r.free = !r.greedy && r.how.top_k <= 0 && r.how.top_p >= 1 && r.how.min_p <= 0;
-    return r;
-}
+ * blocks' answers, and reads the row again only for top_k, top_p, min_p and log-probabilities. */
+#include "dev/cuda/sample.h"
 
 /* ---- first: read each row once ---- */
 
@@ -134,8 +27,8 @@ __global__ void __launch_bounds__(SCAN_THREADS) scan_kernel(struct tabs t, struc
             for (int k = 0; k < 4; k++) {
                 if (i + k >= to) break;
                 if (!isfinite(y[k])) bad = 1;
-                if (y[k] > max) max = y[k], argmax = i + k;
-                if (info.free) race_enter(&race, y[k], i + k);
+                if (y[k] > max) max = y[k], argmax = a.first + i + k;
+                if (info.free) race_enter(&race, y[k], a.first + i + k);
             }
         }
         if (info.free && (++turn & 3) == 1) race.near = warp_max(race.near); /* everyone profits from the best so far */
@@ -160,246 +53,17 @@ __global__ void __launch_bounds__(SCAN_THREADS) scan_kernel(struct tabs t, struc
     reinterpret_cast<struct sample_part *>((char *)a.parts + ((size_t)row * a.splits + split) * SAMPLE_PART_BYTES)[0] = p;
 }
 
-/* ---- then: one block a row ---- */
-
-/* Bits in the order of the logits; -0 counts as +0. */
-__device__ __forceinline__ uint32_t key_of(float f) {
-    uint32_t u = __float_as_uint(f + 0.0f);
-    return u & 0x80000000u ? ~u : u | 0x80000000u;
-}
-
-/* (logit descending, id ascending) is this number descending; ids have 24 bits. */
-__device__ __forceinline__ uint64_t rank_of(float x, int id) { return (uint64_t)key_of(x) << 24 | (uint32_t)(0xffffff - id); }
-
-enum { LIST_MAX = 2048, BINS_A_UNIT = 64 };
-
-struct pick {
-    const float *x;
-    int n;             /* numbers to look at: all, */
-    const int *list;   /* or those of this list, in any order */
-    float max, scale;
-    bool all;          /* no floor: for log-probabilities */
-    uint64_t at_least; /* rank of the last one kept so far */
-};
-
-__device__ __forceinline__ float value_of(const struct pick &p, float x) { return expf((x - p.max) * p.scale); }
-__device__ __forceinline__ uint64_t weight_of(float value) { return (uint64_t)((double)value * 0x1p40); }
-__device__ __forceinline__ bool kept(const struct pick &p, float x, int id) {
-    return (p.all || (x - p.max) * p.scale >= FLOOR) && rank_of(x, id) >= p.at_least;
-}
-
-__device__ __forceinline__ int id_of(const struct pick &p, int i) { return p.list ? p.list[i] : i; }
-
-/* BODY for each (x, id), this thread's share, four reads under way at a time. */
-#define FOR_EACH(p, ...)                                                                                                          \
-    for (int base_ = threadIdx.x; base_ < (p).n; base_ += 4 * PICK_THREADS) {                                                     \
-        float x_[4];                                                                                                              \
-        _Pragma("unroll") for (int k_ = 0; k_ < 4; k_++) x_[k_] =                                                                 \
-            base_ + k_ * PICK_THREADS < (p).n ? (p).x[id_of(p, base_ + k_ * PICK_THREADS)] : 0;                                   \
-        _Pragma("unroll") for (int k_ = 0; k_ < 4; k_++) {                                                                        \
-            int at_ = base_ + k_ * PICK_THREADS;                                                                                  \
-            if (at_ < (p).n) {                                                                                                    \
-                const float x = x_[k_];                                                                                           \
-                const int id = id_of(p, at_);                                                                                     \
-                __VA_ARGS__;                                                                                                      \
-            }                                                                                                                     \
-        }                                                                                                                         \
-    }
-
-__device__ uint64_t block_sum64(uint64_t v, uint64_t *room) {
-    for (int m = 16; m; m >>= 1) v += __shfl_xor_sync(~0u, v, m);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = v;
-    __syncthreads();
-    uint64_t sum = 0;
-    for (int w = 0; w < PICK_THREADS / 32; w++) sum += room[w];
-    return sum;
-}
-
-/* Where bucket b lies: lanes that look at every 128th use different banks. */
-__device__ __forceinline__ int slot_of(int b) { return b + b / 128; }
-
-/* Among the kept, in order: the rank at which the count (or weight) so far reaches `need`. One histogram a digit, from the top. */
-__device__ uint64_t select_rank(const struct pick &p, uint64_t need, bool by_weight, unsigned long long *bucket) {
-    __shared__ uint64_t s_prefix, s_need;
-    __shared__ int s_done;
-    const int shifts[5] = {45, 34, 24, 12, 0}, bits[5] = {11, 11, 10, 12, 12};
-    uint64_t prefix = 0, known = 0;
-    for (int d = 0; d < 5; d++) {
-        for (int i = threadIdx.x; i < PADDED; i += PICK_THREADS) bucket[i] = 0;
-        __syncthreads();
-        for (int base = threadIdx.x; base - (int)threadIdx.x < p.n; base += 4 * PICK_THREADS) {
-            float y[4];
-            int id[4];
-#pragma unroll
-            for (int k = 0; k < 4; k++) {
-                int at = base + k * PICK_THREADS;
-                id[k] = at < p.n ? id_of(p, at) : -1;
-                y[k] = at < p.n ? p.x[id[k]] : 0;
-            }
-#pragma unroll
-            for (int k = 0; k < 4; k++) {
-                uint64_t rank = rank_of(y[k], id[k]);
-                bool in = id[k] >= 0 && !((rank ^ prefix) & known) && kept(p, y[k], id[k]);
-                if (!__any_sync(~0u, in)) continue;
-                /* Logits crowd into few buckets: lanes of the same one add up first. */
-                int b = in ? (int)(rank >> shifts[d] & ((1u << bits[d]) - 1)) : -1;
-                unsigned same = __match_any_sync(~0u, b);
-                uint64_t w = by_weight && in ? weight_of(value_of(p, y[k])) : 0, sum = __popc(same);
-                if (by_weight)
-                    sum = (uint64_t)__reduce_add_sync(same, (unsigned)(w >> 20)) * 1048576u + __reduce_add_sync(same, (unsigned)(w & 0xfffffu));
-                if (in && (threadIdx.x % 32) == __ffs(same) - 1u) atomicAdd(&bucket[slot_of(b)], (unsigned long long)sum);
-            }
-        }
-        __syncthreads();
-        if (threadIdx.x < 32) { /* a lane sums 128 buckets, the highest first; then one lane looks into its own */
-            int top = BUCKETS - 1 - 128 * (int)threadIdx.x;
-            uint64_t mine = 0;
-            for (int i = 0; i < 128; i++) mine += bucket[slot_of(top - i)];
-            uint64_t upto = mine;
-            for (int m = 1; m < 32; m <<= 1) {
-                uint64_t v = __shfl_up_sync(~0u, upto, m);
-                if ((int)threadIdx.x >= m) upto += v;
-            }
-            unsigned reached = __ballot_sync(~0u, upto >= need);
-            int who = reached ? __ffs(reached) - 1 : 31;
-            if ((int)threadIdx.x == who) {
-                uint64_t left = need - (upto - mine);
-                int b = top;
-                while (b > top - 127 && bucket[slot_of(b)] < left) left -= bucket[slot_of(b--)];
-                s_prefix = prefix | (uint64_t)b << shifts[d];
-                s_need = left;
-                s_done = bucket[slot_of(b)] <= left;
-            }
-        }
-        __syncthreads();
-        prefix = s_prefix;
-        need = s_need;
-        known |= (uint64_t)((1u << bits[d]) - 1) << shifts[d];
-        bool done = s_done;
-        __syncthreads();
-        if (done) break; /* all of this bucket are kept */
-    }
-    return prefix;
-}
-
-/* How far below the largest logit, in bins: coarse, and never wrong about who comes first. */
-__device__ __forceinline__ int bin_of(const struct pick &p, float x) {
-    float far = (p.max - x) * BINS_A_UNIT;
-    return far < BUCKETS - 1 ? (int)far : BUCKETS - 1;
-}
-
-/* The first bin, from the largest logit down, at which the count (or weight) so far reaches `need`. */
-__device__ int find_bin(const unsigned long long *bucket, uint64_t need) {
-    __shared__ int s_bin;
-    if (threadIdx.x < 32) {
-        int from = 128 * (int)threadIdx.x;
-        uint64_t mine = 0;
-        for (int i = 0; i < 128; i++) mine += bucket[slot_of(from + i)];
-        uint64_t upto = mine;
-        for (int m = 1; m < 32; m <<= 1) {
-            uint64_t v = __shfl_up_sync(~0u, upto, m);
-            if ((int)threadIdx.x >= m) upto += v;
-        }
-        unsigned reached = __ballot_sync(~0u, upto >= need);
-        int who = reached ? __ffs(reached) - 1 : 31;
-        if ((int)threadIdx.x == who) {
-            uint64_t left = need - (upto - mine);
-            int b = from;
-            while (b < from + 127 && bucket[slot_of(b)] < left) left -= bucket[slot_of(b++)];
-            s_bin = b;
-        }
-    }
-    __syncthreads();
-    return s_bin;
-}
-
-/* Leave all but those who may be among the first `need` out of p, when so few remain that a list holds them: one histogram over
- * coarse bins, in which the many unlikely tokens are spread well. */
-__device__ void shorten(struct pick &p, uint64_t need, bool by_weight, unsigned long long *bucket, int *list) {
-    __shared__ int s_count;
-    for (int i = threadIdx.x; i < PADDED; i += PICK_THREADS) bucket[i] = 0;
-    if (threadIdx.x == 0) s_count = 0;
-    __syncthreads();
-    FOR_EACH(p, if (kept(p, x, id)) atomicAdd(&bucket[slot_of(bin_of(p, x))], by_weight ? (unsigned long long)weight_of(value_of(p, x)) : 1ull))
-    __syncthreads();
-    int bin = find_bin(bucket, need);
-    FOR_EACH(p, if (kept(p, x, id) && bin_of(p, x) <= bin) {
-        int at = atomicAdd(&s_count, 1);
-        if (at < LIST_MAX) list[at] = id;
-    })
-    __syncthreads();
-    if (s_count > LIST_MAX) return; /* too many are alike: the selection goes over all */
-    p.n = s_count;
-    p.list = list;
-}
-
-__device__ int32_t pick_some(struct pick &p, const struct row_info &info, unsigned long long *bucket, uint64_t *room) {
-    __shared__ double s_best[PICK_THREADS / 32];
-    __shared__ int32_t s_winner[PICK_THREADS / 32];
-    __shared__ int s_list[LIST_MAX];
-    if (info.how.top_k > 0 && info.how.top_k < p.n) {
-        uint64_t n = 0, k = (uint64_t)info.how.top_k;
-        if (k <= LIST_MAX) shorten(p, k, false, bucket, s_list);
-        FOR_EACH(p, n += kept(p, x, id))
-        n = block_sum64(n, room);
-        if (n > k) p.at_least = select_rank(p, k, false, bucket);
-    }
-    if (info.how.top_p < 1) {
-        uint64_t sum = 0;
-        FOR_EACH(p, if (kept(p, x, id)) sum += weight_of(value_of(p, x)))
-        sum = block_sum64(sum, room);
-        uint64_t need = (uint64_t)ceil((double)info.how.top_p * (double)sum);
-        need = need < 1 ? 1 : need > sum ? sum : need;
-        if (!p.list) shorten(p, need, true, bucket, s_list);
-        p.at_least = select_rank(p, need, true, bucket);
-    }
-    struct race race = race_begin(&info.how, info.position);
-    FOR_EACH(p, if (kept(p, x, id) && !(info.how.min_p > 0 && value_of(p, x) < info.how.min_p)) race_enter(&race, x, id))
-    race_join_warp(&race);
-    if (threadIdx.x % 32 == 0) s_best[threadIdx.x / 32] = race.best, s_winner[threadIdx.x / 32] = race.winner;
-    __syncthreads();
-    for (int w = 0; w < PICK_THREADS / 32; w++) race_take(&race, s_best[w], s_winner[w]);
-    return race.winner;
-}
-
 __device__ void tell_logprobs(struct pick &p, int vocab, int want, int32_t chosen, struct token_logprobs *out, unsigned long long *bucket) {
-    __shared__ double s_sum[PICK_THREADS / 32];
-    __shared__ uint64_t s_rank[LOGPROBS_MAX];
-    __shared__ int s_n;
-    double sum = 0;
+    __shared__ uint64_t s_top[LOGPROBS_MAX];
     p.n = vocab;
     p.list = NULL;
-    FOR_EACH(p, sum += expf(x - p.max))
-    for (int m = 16; m; m >>= 1) sum += __shfl_xor_sync(~0u, sum, m);
-    if (threadIdx.x % 32 == 0) s_sum[threadIdx.x / 32] = sum;
-    if (threadIdx.x == 0) s_n = 0;
-    __syncthreads();
-    sum = 0;
-    for (int w = 0; w < PICK_THREADS / 32; w++) sum += s_sum[w];
-    double lse = (double)p.max + log(sum);
-    if (want > LOGPROBS_MAX) want = LOGPROBS_MAX;
-    if (want > vocab) want = vocab;
-    p.all = true;
-    p.at_least = 0;
-    if (want > 0) {
-        p.at_least = select_rank(p, (uint64_t)want, false, bucket);
-        FOR_EACH(p, if (kept(p, x, id)) {
-            int at = atomicAdd(&s_n, 1);
-            if (at < LOGPROBS_MAX) s_rank[at] = rank_of(x, id);
-        })
-        __syncthreads();
-    }
-    if ((int)threadIdx.x < want) { /* ranks differ: each finds its own place */
-        int place = 0, id = 0xffffff - (int)(s_rank[threadIdx.x] & 0xffffff);
-        for (int i = 0; i < want; i++) place += s_rank[i] > s_rank[threadIdx.x];
-        out->top[place].id = id;
-        out->top[place].logprob = (float)((double)p.x[id] - lse);
-    }
-    if (threadIdx.x == 0) {
-        out->n = want;
-        out->chosen = (float)((double)p.x[chosen] - lse);
-    }
+    double lse = (double)p.max + log(sum_exp(p));
+    want = least_of(least_of(want, LOGPROBS_MAX), vocab);
+    find_top(p, want, s_top, bucket);
+    tell_top(s_top, want, want, lse, out);
+    if (threadIdx.x) return;
+    out->n = want;
+    out->chosen = (float)((double)p.x[chosen] - lse);
 }
 
 __global__ void __launch_bounds__(PICK_THREADS) pick_kernel(struct tabs t, struct sample_args a) {
@@ -409,32 +73,20 @@ __global__ void __launch_bounds__(PICK_THREADS) pick_kernel(struct tabs t, struc
     int row = blockIdx.x;
     if (row >= t.head->n_rows) return;
     struct row_info info = row_of(t, row);
-    struct sample_part p = {-INFINITY, 0x7fffffff, 0, 0x7fffffff, -INFINITY};
-    for (int s = 0; s < a.splits; s++) {
-        struct sample_part q =
-            reinterpret_cast<const struct sample_part *>((const char *)a.parts + ((size_t)row * a.splits + s) * SAMPLE_PART_BYTES)[0];
-        if (q.max > p.max || (q.max == p.max && q.argmax < p.argmax)) p.max = q.max, p.argmax = q.argmax;
-        if (q.best > p.best || (q.best == p.best && q.winner < p.winner)) p.best = q.best, p.winner = q.winner;
-        p.bad |= q.bad;
-    }
-    struct pick pick = {a.logits + (size_t)row * a.ld, a.vocab, NULL, p.max, info.greedy ? 1 : (float)(1 / (double)info.how.temperature),
-                        false, 0};
+    struct sample_part p = join_parts(a, row);
+    struct pick pick = {.x = a.logits + (size_t)row * a.ld, .n = a.vocab, .max = p.max, .scale = scale_of(info)};
     int32_t token = p.bad ? 0 : info.greedy ? p.argmax : info.free ? p.winner : pick_some(pick, info, bucket, room);
     struct result_row *out = &a.out[row];
-    if (threadIdx.x == 0) {
-        out->slot = info.slot;
-        out->n_tokens = 1;
-        out->tokens[0] = token;
-        out->bad = p.bad;
-        out->logprobs.n = 0;
-        out->logprobs.chosen = 0;
-        t.last[info.slot] = token;
-    }
+    if (threadIdx.x == 0) tell_token(t, out, info.slot, token, p.bad);
     __syncthreads();
     if (!p.bad && info.how.n_logprobs >= 0) tell_logprobs(pick, a.vocab, info.how.n_logprobs, token, &out->logprobs, bucket);
 }
 
-void k_sample(struct tabs t, struct sample_args a, int32_t rows, cudaStream_t stream) {
+void k_sample_scan(struct tabs t, struct sample_args a, int32_t rows, cudaStream_t stream) {
     launch(scan_kernel, dim3(a.splits, rows), SCAN_THREADS, 0, stream, t, a);
+}
+
+void k_sample(struct tabs t, struct sample_args a, int32_t rows, cudaStream_t stream) {
+    k_sample_scan(t, a, rows, stream);
     launch(pick_kernel, rows, PICK_THREADS, 0, stream, t, a);
 }

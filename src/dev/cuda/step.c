@@ -72,17 +72,19 @@ static void check_seq(const struct dev *d, const struct batch *b, const struct b
             s->row, b->n_rows);
 }
 
-/* The sequences, and how long all decodes are together. */
-static struct step_dims put_seqs(struct dev *d, const struct batch *b, struct step_seq *to, int64_t *decode_len) {
+/* The sequences, how long all decodes are together, and what the rows' sampling asks of the ranks. */
+static struct step_dims put_seqs(struct dev *d, const struct batch *b, struct step_seq *to, int64_t *decode_len, int32_t *candidates) {
     struct step_dims n = {.seqs = b->n_seqs};
     if (b->n_seqs > d->shape.limits.max_seqs) BUG("step %llu: %d sequences", (unsigned long long)b->step, b->n_seqs);
     *decode_len = 0;
+    *candidates = 0;
     for (int32_t i = 0; i < b->n_seqs; i++) {
         const struct batch_seq *s = &batch_seqs(b)[i];
         check_seq(d, b, s, n.tokens);
         to[i] = (struct step_seq){s->slot, s->pos, s->n_tokens, s->token_at, s->row, n.tokens, 0, 0};
         n.tokens += s->n_tokens;
         n.rows += s->row >= 0;
+        if (s->row >= 0 && d->candidates[s->slot] > *candidates) *candidates = d->candidates[s->slot];
         if (s->n_tokens == 1) *decode_len += s->pos + 1;
     }
     if (n.rows != b->n_rows) BUG("step %llu: %d rows, its sequences want %d", (unsigned long long)b->step, b->n_rows, n.rows);
@@ -119,15 +121,16 @@ static int32_t plan_fa(const struct dev *d, const struct step_seq *seqs, int32_t
     return count;
 }
 
-static struct step_dims put_block(struct dev *d, const struct batch *b, char *block) {
+static struct step_dims put_block(struct dev *d, const struct batch *b, char *block, int32_t *candidates) {
     struct step_head *h = (struct step_head *)(void *)block;
     struct writer w = {block, sizeof *h};
     int64_t decode_len;
     check_changes(d, b);
+    sampling_note(d, b);
     *h = (struct step_head){.n_seqs = b->n_seqs, .n_slots = b->n_slots, .n_pages = b->n_pages};
     w.at = (w.at + 15) & ~(size_t)15;
     struct step_seq *seqs = (struct step_seq *)(void *)(block + w.at);
-    struct step_dims n = put_seqs(d, b, seqs, &decode_len);
+    struct step_dims n = put_seqs(d, b, seqs, &decode_len, candidates);
     h->seqs_at = put(&w, NULL, (size_t)b->n_seqs * sizeof *seqs);
     h->n_tokens = n.tokens;
     h->n_rows = n.rows;
@@ -229,12 +232,12 @@ static void run_silu(const struct run *r, const struct dop *o) {
 
 static enum gpu_number number_of(enum dtype t) { return t == DT_F32 ? GPU_F32 : t == DT_BF16 ? GPU_BF16 : GPU_F16; }
 
-static bool exchanges(const struct dev *d) { return d->comm && !d->alone; }
+bool step_exchanges(const struct dev *d) { return d->comm && !d->alone; }
 
 /* A buffer of the step's tokens becomes the sum over the ranks. */
 static int sum_ranks(const struct run *r, enum buf_id b, struct err *e) {
     struct dev *d = r->d;
-    if (!exchanges(d)) return 0;
+    if (!step_exchanges(d)) return 0;
     return d->comm_maker->sum(d->comm, d->buf[b], (size_t)r->n.tokens * (size_t)d->ld[b], number_of(buf_dtype(d, b)), d->stream, e);
 }
 
@@ -244,7 +247,7 @@ static int sum_and_norm(const struct run *r, const struct dop *op, enum buf_id y
     const struct dop *norm = op + 1 < d->ops + d->n_ops ? op + 1 : op;
     const struct op *o = norm->o;
     const float *bias = op->o->kind == OP_REDUCE ? op->vector[0] : NULL;
-    if (!exchanges(d) || !d->comm_maker->sum_norm || o->kind != OP_NORM || o->in2 != y || buf_dtype(d, o->in) != DT_F32) return 1;
+    if (!step_exchanges(d) || !d->comm_maker->sum_norm || o->kind != OP_NORM || o->in2 != y || buf_dtype(d, o->in) != DT_F32) return 1;
     struct gpu_sum_norm a = {.y = d->buf[y], .h = d->buf[o->in], .x = d->buf[o->out], .weight = norm->vector[0], .bias = bias,
                              .ldy = d->ld[y], .ldh = d->ld[o->in], .ldx = d->ld[o->out], .type = number_of(d->act), .rows = r->n.tokens,
                              .width = o->w[0].k, .n_rows = &d->tabs.head->n_tokens, .eps = o->eps};
@@ -260,17 +263,6 @@ static int run_reduce(const struct run *r, const struct dop *o, struct err *e) {
     if (sum_ranks(r, b, e)) return -1;
     if (o->vector[0])
         k_bias(d->tabs, (struct bias_args){d->buf[b], o->vector[0], buf_dtype(d, b), d->ld[b], o->o->bias[0].k}, r->n.tokens, d->stream);
-    return 0;
-}
-
-/* All ranks get all logits of the step's rows and sample alike. */
-static int join_logits(const struct run *r, struct err *e) {
-    struct dev *d = r->d;
-    int64_t ld = d->ld[BUF_LOGITS];
-    if (!exchanges(d) || d->args.n_ranks < 2) return 0;
-    if (d->comm_maker->gather(d->comm, d->buf[BUF_LOGITS], d->shares, (size_t)r->n.rows * (size_t)ld * 4, d->stream, e)) return -1;
-    int32_t total = d->shape.vocab_total, share = (total + 7) / 8 * 8 / d->args.n_ranks;
-    k_join(d->tabs, (struct join_args){d->shares, d->logits, ld, d->logits_ld, share, total, r->n.rows}, r->n.rows, d->stream);
     return 0;
 }
 
@@ -309,18 +301,6 @@ static void run_rows(const struct run *r, const struct dop *o) {
     k_rows(d->tabs, a, r->n.rows, d->stream);
 }
 
-static int run_sample(const struct run *r, struct err *e) {
-    struct dev *d = r->d;
-    struct sample_args a = d->sample;
-    if (join_logits(r, e)) return -1;
-    a.splits = 8 * d->n_sms / r->n.rows;
-    if (a.splits > SAMPLE_SPLITS_MAX) a.splits = SAMPLE_SPLITS_MAX;
-    if (a.splits > a.vocab / 2048) a.splits = a.vocab / 2048;
-    if (a.splits < 1) a.splits = 1;
-    k_sample(d->tabs, a, r->n.rows, d->stream);
-    return 0;
-}
-
 /* -1, or how many operators behind it are done with it. */
 static int run_op(const struct run *r, struct dop *o, struct err *e) {
     bool none = (o->o->in == BUF_ROWS || o->o->out == BUF_ROWS || o->o->kind == OP_SAMPLE) && r->n.rows == 0;
@@ -335,7 +315,7 @@ static int run_op(const struct run *r, struct dop *o, struct err *e) {
     case OP_MOE: return run_moe(r, o, e);
     case OP_REDUCE: return run_reduce(r, o, e);
     case OP_ROWS: run_rows(r, o); break;
-    case OP_SAMPLE: return run_sample(r, e);
+    case OP_SAMPLE: return sampling_run(r->d, r->n.rows, e);
     }
     return 0;
 }
@@ -407,13 +387,15 @@ int step_launch(struct dev *d, const struct batch *b, struct err *e) {
     struct pending *p = &d->pending[(d->first_pending + d->n_pending) % 2];
     d->step = b->step;
     d->op_at = -1;
-    if (cuda_ok(d, cudaSetDevice(d->gpu), "choosing the GPU", e) || (exchanges(d) && comm_same_batch(d->args.comm, b->step, b->checksum, e))) return -1;
-    struct step_dims n = put_block(d, b, p->block);
+    if (cuda_ok(d, cudaSetDevice(d->gpu), "choosing the GPU", e) || (step_exchanges(d) && comm_same_batch(d->args.comm, b->step, b->checksum, e))) return -1;
+    int32_t candidates;
+    struct step_dims n = put_block(d, b, p->block, &candidates);
     const struct step_head *h = (const struct step_head *)(const void *)p->block;
     cudaError_t rc = cudaMemcpyAsync((void *)(uintptr_t)d->tabs.head, p->block, h->size, cudaMemcpyHostToDevice, d->stream);
     if (cuda_ok(d, rc, "the copy up", e)) return -1;
     struct run r = {.d = d, .n = n, .n_fi = h->n_fi, .n_fa = h->n_fa, .n_chunks = h->n_chunks};
     if (n.tokens && enqueue(&r, e)) return -1;
+    if (n.rows && sampling_finish(d, n.rows, candidates, e)) return -1;
     p->step = b->step;
     p->n_rows = n.rows;
     rc = n.rows ? cudaMemcpyAsync(p->rows, d->sample.out, (size_t)n.rows * sizeof *p->rows, cudaMemcpyDeviceToHost, d->stream) : 0;
