@@ -277,6 +277,7 @@ static void tell_taken(const struct app *a) {
         if (i == 0 && l.n_graphs)
             log_info("graphs: %d captured in %.2f s, %.1f MB; decodes of up to %d requests, mixed steps of up to %d tokens", l.n_graphs, l.graphs_s,
                      mb(l.graphs_taken), l.decodes, l.tokens);
+        if (l.bytes.libraries) log_info("memory of GPU rank %d: NCCL and cuDNN took %.1f MB for themselves", i, mb(l.bytes.libraries));
         if (!l.taken) continue;
         if (l.taken <= planned) log_info("memory of GPU rank %d: %.1f MB taken, of %.1f planned", i, mb(l.taken), mb(planned));
         else log_warning("memory of GPU rank %d: %.1f MB were taken, %.1f more than planned: by another program, or the plan is wrong", i, mb(l.taken),

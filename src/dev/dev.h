@@ -37,7 +37,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { DEV_ABI = 4 };
+enum { DEV_ABI = 5 };
 
 /* FP8_E4M3 is for the KV cache only: sign, 4 bits of exponent (bias 7), 3 of mantissa; up to 448, no infinity, NaN is 0x7f. What is
  * stored there is rounded to nearest even and saturates, without a scale (as if all scales were 1). */
@@ -180,10 +180,11 @@ struct dev_bytes {
     size_t experts;     /* OP_MOE's scratch */
     size_t workspace;   /* scratch of attention, sampling and libraries */
     size_t comm;        /* exchange with other ranks */
+    size_t libraries;   /* what NCCL and cuDNN took for themselves, measured; before they are opened it is not known and 0 */
     size_t graphs, code; /* what the driver takes for captured steps and for kernels: not ours to lay out, so an upper estimate */
 };
 static inline size_t dev_bytes_beside(const struct dev_bytes *b) { /* beside weights and KV pages */
-    return b->activations + b->tables + b->experts + b->workspace + b->comm + b->graphs + b->code;
+    return b->activations + b->tables + b->experts + b->workspace + b->comm + b->libraries + b->graphs + b->code;
 }
 
 /* What load() came to. */

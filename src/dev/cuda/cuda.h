@@ -114,6 +114,7 @@ struct dev {
     int32_t n_graphs;
     size_t graphs_taken;
     double graphs_s;
+    size_t libraries; /* bytes that NCCL and cuDNN took when they were opened */
     size_t free_at_open, taken; /* of the GPU's memory */
     struct dev_bytes bytes;
     bool warming; /* the first steps are load's own */

@@ -187,6 +187,7 @@ static void cuda_plan(const struct dev *d, const struct dev_shape *s, struct dev
     lay_out(&count, &a, b);
     b->kv = count.layer_bytes * (size_t)s->n_layers;
     b->comm = count.args.n_ranks > 1 ? P2P_BYTES : 0;
+    b->libraries = d ? d->libraries : 0;
     b->graphs = graphs_bytes(&count, s);
     b->code = CODE_BYTES;
 }
@@ -283,6 +284,25 @@ static void unload(struct dev *d) {
     d->loaded = false;
 }
 
+/* Ranks that share a GPU cannot tell whose doing it was. */
+static bool alone_there(const struct dev *d) {
+    for (int32_t i = 0; d->args.gpus && i < d->args.n_ranks; i++)
+        if (i != d->args.local && d->args.gpus[i] == d->gpu) return false;
+    return true;
+}
+
+/* Free memory of the GPU; 0: it is not told. */
+static size_t free_now(void) {
+    size_t now = 0, total;
+    return cudaMemGetInfo(&now, &total) ? 0 : now;
+}
+
+/* Libraries took what is gone since `before`, but for `ours`. */
+static void count_library(const struct dev *d, size_t before, size_t ours, size_t *bytes) {
+    size_t now = free_now();
+    if (now && alone_there(d) && before > now + ours) *bytes += before - now - ours;
+}
+
 static int allocate(struct dev *d, char **p, size_t n, const char *what, struct err *e) {
     size_t free_bytes = 0, total = 0;
     if (!n) n = 256;
@@ -301,10 +321,12 @@ static int allocate(struct dev *d, char **p, size_t n, const char *what, struct 
 /* What is exchanged lies in it, so the communicator may want to give it. */
 static int allocate_arena(struct dev *d, size_t n, struct err *e) {
     void *p = NULL;
+    size_t before = free_now();
     if (d->comm && d->comm_maker->symmetric(d->comm, n, &p, e)) return -1;
     d->arena_is_comms = p != NULL;
     if (!p) return allocate(d, &d->arena, n, "activations and workspace", e);
     d->arena = p;
+    count_library(d, before, n, &d->bytes.libraries);
     return cuda_ok(d, cudaMemsetAsync(p, 0, n, d->stream), "activations and workspace", e);
 }
 
@@ -375,13 +397,6 @@ static bool complete(const struct dev_program *p) {
     return p->n_ops > 1 && p->ops[0].kind == OP_EMBED && p->ops[p->n_ops - 1].kind == OP_SAMPLE;
 }
 
-/* Ranks that share a GPU cannot tell whose doing it was. */
-static bool alone_there(const struct dev *d) {
-    for (int32_t i = 0; d->args.gpus && i < d->args.n_ranks; i++)
-        if (i != d->args.local && d->args.gpus[i] == d->gpu) return false;
-    return true;
-}
-
 static int count_taken(struct dev *d, struct err *e) {
     size_t now, total;
     if (cuda_ok(d, cudaMemGetInfo(&now, &total), "asking for free memory", e)) return -1;
@@ -423,7 +438,9 @@ static int cuda_load(struct dev *d, const struct dev_shape *shape, const struct 
     if (fill_tables(d, e) || upload_timed(d, e) || linear_prepare(d, e)) return -1;
     find_halves(d);
     d->rows_at = first_of_rows(d);
+    size_t before = free_now();
     if (chunks_prepare(d, e)) return -1;
+    count_library(d, before, 0, &d->bytes.libraries);
     d->loaded = true;
     if (complete(prog) && (step_warm(d, e) || graphs_make(d, e))) return -1;
     return count_taken(d, e);
@@ -515,10 +532,12 @@ static int cuda_open(struct dev **out, const struct dev_args *args, struct err *
         cuda_close(d);
         return err_machine(e, "cuBLASLt does not start: status %d", (int)rc);
     }
+    size_t before = free_now();
     if (linear_tables(d, e) || chunks_open(d, e) || open_comm(d, e)) {
         cuda_close(d);
         return -1;
     }
+    count_library(d, before, d->comm && d->args.n_ranks > 1 ? P2P_BYTES : 0, &d->libraries);
     *out = d;
     return 0;
 }
