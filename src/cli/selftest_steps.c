@@ -43,7 +43,7 @@ struct run {
 static struct sampling any_sampling(struct dice *d) {
     struct sampling s = {.top_p = 1, .seed = roll(d), .n_logprobs = roll(d) % 4 ? 0 : roll_to(d, 0, LOGPROBS_MAX)};
     if (roll(d) % 4) s.temperature = 0.1f * (float)roll_to(d, 1, 15);
-    if (roll(d) % 3 == 0) s.top_k = roll_to(d, 1, 50);
+    if (roll(d) % 3 == 0) s.top_k = roll_to(d, 1, roll(d) % 4 ? 50 : 1500);
     if (roll(d) % 3 == 0) s.top_p = 0.05f * (float)roll_to(d, 6, 20);
     if (roll(d) % 6 == 0) s.min_p = 0.02f * (float)roll_to(d, 0, 5);
     return s;

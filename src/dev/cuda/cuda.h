@@ -1,5 +1,5 @@
 /* cuda.h: the insides of a CUDA device, shared by maker.c (life and memory), upload.c (weights), linear.c (products), tune.c, step.c (one
- * step) and graph.c (captured steps). Everything belongs to the rank thread; only upload.c starts threads, and joins them.
+ * step), sampling.c (its last operator) and graph.c (captured steps). Everything belongs to the rank thread; only upload.c starts threads, and joins them.
  *
  * Memory is planned in one place (lay_out in maker.c), printed by the caller, and allocated once by load. Two steps may be
  * under way: each has its own pinned block and pinned results; on the device there is one of everything, since a stream keeps order. */
