@@ -168,8 +168,8 @@ static void set_sizes(struct dev *d, const struct dev_shape *s) {
     buffer_widths(s, d->width);
 }
 
-/* What the driver and cuBLASLt take for kernels, which are loaded at start. */
-enum { CODE_BYTES = 64 << 20, OPS_A_LAYER = 11, OPS_AROUND = 6 };
+/* What the driver and cuBLASLt take for kernels, which are loaded at start; what NCCL takes later than when it is opened (measured: up to 20 MB). */
+enum { CODE_BYTES = 64 << 20, NCCL_LATER_BYTES = 32 << 20, OPS_A_LAYER = 11, OPS_AROUND = 6 };
 
 static int32_t ranks_of(const struct dev_shape *s) {
     int32_t n = 1;
@@ -187,6 +187,7 @@ static void cuda_plan(const struct dev *d, const struct dev_shape *s, struct dev
     lay_out(&count, &a, b);
     b->kv = count.layer_bytes * (size_t)s->n_layers;
     b->comm = count.args.n_ranks > 1 ? P2P_BYTES : 0;
+    if (d && d->comm && d->comm_maker->must_look(d->comm)) b->comm += NCCL_LATER_BYTES;
     b->libraries = d ? d->libraries : 0;
     b->graphs = graphs_bytes(&count, s);
     b->code = CODE_BYTES;
