@@ -1,9 +1,9 @@
 /* kern_linear.h: the part of kern.h that multiplies by weights; included by it alone.
  *
  * Few rows go `direct`: weights are turned in registers and used at once. More rows go through kern_lanes.h where x has been turned
- * for them, else, and so many that it pays, `packed`: a panel of W columns by some steps of k is turned into the scratch memory once, and register tiles of MR
- * rows work through it (attention uses them too). All make an output by the same chain: from zero, over k ascending, slices of k
- * apart and then added in the tree. */
+ * for them, else, and so many that it pays, `packed`: a panel of W columns by some steps of k is turned into the scratch memory
+ * once, and register tiles of MR rows work through it (attention uses them too). All make an output by the same chain: from zero,
+ * over k ascending, slices of k apart and then added in the tree. */
 
 /* Up to W or DIRECT_COLS rows of a weight, as columns of the product; those past the last repeat it and are not stored. */
 struct cols {
