@@ -253,7 +253,9 @@ static void answer_release(struct answer *a) {
 
 static bool answer_more(struct answer *a, int fd) {
     char tmp[65536];
-    ssize_t n = recv(fd, tmp, sizeof tmp, 0);
+    ssize_t n;
+    do n = recv(fd, tmp, sizeof tmp, 0);
+    while (n < 0 && errno == EINTR); /* a test that was stopped (SIGSTOP) and goes on */
     if (n <= 0) {
         a->closed = true;
         return false;
