@@ -452,6 +452,7 @@ static void att_test(struct test *t) {
         {1, 1, 64, 16, 0, false}, {2, 1, 128, 16, 0, true},  {4, 2, 96, 1, 0, true},    {16, 1, 64, 16, 0, false}, {5, 1, 128, 7, 0, true},
         {8, 1, 256, 16, 0, false}, {12, 1, 128, 64, 0, true}, {8, 8, 32, 16, 0, true},  {4, 1, 128, 16, 50, false}, {2, 2, 64, 16, 7, true},
         {2, 1, 80, 16, 0, false},  {16, 1, 256, 32, 0, true}, {20, 1, 64, 16, 0, false}, {3, 1, 32, 256, 0, false}, {6, 2, 96, 16, 33, true},
+        {40, 8, 128, 16, 0, true}, {32, 16, 64, 3, 70, false}, /* more work items than a GPU has multiprocessors */
     };
     for (int k = 0; k < N_DTYPES && !t->broken; k++) {
         char what[40];

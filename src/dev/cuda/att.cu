@@ -70,7 +70,21 @@ bool att_fast_takes(const struct att_args *a) {
 }
 
 void k_att_fi(struct tabs t, struct att_args a, cudaStream_t stream) { fast_for(&a)->fi(t, a, stream); }
-void k_att_fa(struct tabs t, struct att_args a, cudaStream_t stream) { fast_for(&a)->fa(t, a, stream); }
+
+/* Which form of `fa`: Hopper's where this object has code for it, the GPU is one, and its products fit the head. */
+static bool takes_fa90(const struct att_args *a) {
+#ifdef MINISGL_SM90A
+    return a->capability == 90 && fast_for(a)->fa90 && (a->head_dim == 64 || a->head_dim == 128);
+#else
+    (void)a;
+    return false;
+#endif
+}
+
+void k_att_fa(struct tabs t, struct att_args a, cudaStream_t stream) {
+    const struct att_kernels *k = fast_for(&a);
+    (takes_fa90(&a) ? k->fa90 : k->fa)(t, a, stream);
+}
 
 /* A block an entry. Entries of the table beyond a chunk's own keep what they had: pages that exist. */
 __global__ void chunk_kernel(struct tabs t, struct chunk_lists l, int64_t ldq, int64_t ldo, int page_size) {

@@ -22,11 +22,12 @@ __device__ __forceinline__ int first_seen(const struct att_args &a, int pos) {
 
 #define LOG2E 1.4426950408889634f
 
-/* One pair of activations' and cache's dtypes; the files att_*.cu make them from att_fi.h and att_fa.h, so that make compiles them side by side. */
+/* One pair of activations' and cache's dtypes; the files att_*.cu make them from att_fi.h, att_fa.h and att_fa90.h, so that make compiles them side by side. */
 struct att_kernels {
     enum dtype a, kv;
     void (*fi)(struct tabs t, struct att_args a, cudaStream_t stream);
     void (*fa)(struct tabs t, struct att_args a, cudaStream_t stream);
+    void (*fa90)(struct tabs t, struct att_args a, cudaStream_t stream); /* or NULL */
     int (*init)(void); /* a cudaError_t */
 };
 extern const struct att_kernels att_bf16, att_f16, att_bf16_fp8, att_f16_fp8;

@@ -7,4 +7,4 @@ static int init(void) {
     return bad ? bad : fi_init<bf16, e4m3>();
 }
 
-const struct att_kernels att_bf16_fp8 = {DT_BF16, DT_FP8_E4M3, fi_by_size<bf16, e4m3>, fa_by_size<bf16, e4m3>, init};
+const struct att_kernels att_bf16_fp8 = {DT_BF16, DT_FP8_E4M3, fi_by_size<bf16, e4m3>, fa_by_size<bf16, e4m3>, nullptr, init};

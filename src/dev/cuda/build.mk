@@ -15,7 +15,9 @@ WARN := -Wall -Wextra -Werror -Wpointer-arith -Wstrict-prototypes -Wmissing-prot
 INC := -Isrc $(CUDA:%=-isystem %/include)
 ID := -DMINISGL_BUILD_ID='"$(BUILD_ID)"'
 # _Noreturn is C's; 550: outputs of an instruction that nobody needs.
-NVFLAGS := -std=c++17 -O3 $(CODE) $(INC) '-D_Noreturn=__attribute__((noreturn))' -Xcompiler -Wall,-Wextra,-Werror,-fPIC,-fvisibility=hidden,-fno-threadsafe-statics,-fno-exceptions \
+# Whether the object has Hopper's own code, which sm_90a alone takes.
+SM90A := $(if $(filter 90a,$(CUDA_ARCHS)),-DMINISGL_SM90A)
+NVFLAGS := -std=c++17 -O3 $(CODE) $(SM90A) $(INC) '-D_Noreturn=__attribute__((noreturn))' -Xcompiler -Wall,-Wextra,-Werror,-fPIC,-fvisibility=hidden,-fno-threadsafe-statics,-fno-exceptions \
 	-Werror all-warnings -diag-suppress 550 -MMD -MP
 CFLAGS ?= -O2 -g
 C := $(wildcard src/dev/cuda/*.c) src/base/err.c src/base/mem.c src/flow/batch.c src/hw/nvml.c src/hw/health.c src/dev/lintab.c

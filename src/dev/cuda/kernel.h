@@ -203,7 +203,7 @@ struct att_args {
     float *part_out;   /* `fi`: [parts, H, D] sums that are not yet divided */
     float *part_ml;    /* [parts, H, 2]: maximum and sum of weights */
     int32_t *arrived;  /* [seqs, K] zero between steps */
-    int32_t n_sms;
+    int32_t n_sms, capability; /* of the GPU */
     int32_t grid;      /* thread blocks of `fi` (at most) and `fa`: they take items in turn */
     int32_t *turn;     /* `fi`: the operator's own counter */
 };

@@ -112,12 +112,14 @@ static int32_t plan_fi(const struct dev *d, struct step_seq *seqs, int32_t n, in
     return count;
 }
 
-/* Tiles of chunks, the last of a chunk (which sees the most) first. */
+/* Tiles of chunks, those that see most first: the last of every chunk, those before them, and so on. */
 static int32_t plan_fa(const struct dev *d, const struct step_seq *seqs, int32_t n, bool chunks, struct fa_item *items) {
-    int32_t count = 0, G = group_of(&d->shape), rows = fa_rows(d->shape.head_dim);
+    int32_t count = 0, most = 0, G = group_of(&d->shape), rows = fa_rows(d->shape.head_dim);
     for (int32_t i = 0; i < n; i++)
-        if (seqs[i].n_tokens > 1 ? chunks : d->args.decode_fa)
-            for (int32_t tile = (seqs[i].n_tokens * G - 1) / rows; tile >= 0; tile--) items[count++] = (struct fa_item){i, tile};
+        if (seqs[i].n_tokens > most) most = seqs[i].n_tokens;
+    for (int32_t tile = (most * G - 1) / rows; tile >= 0; tile--)
+        for (int32_t i = 0; i < n; i++)
+            if (tile * rows < seqs[i].n_tokens * G && (seqs[i].n_tokens > 1 ? chunks : d->args.decode_fa)) items[count++] = (struct fa_item){i, tile};
     return count;
 }
 
@@ -206,6 +208,7 @@ static int run_attention(const struct run *r, const struct dop *o, struct err *e
     a.scale = o->o->scale;
     a.turn = d->tabs.turn + (o - d->ops);
     a.n_sms = d->n_sms;
+    a.capability = d->capability;
     if (!att_fast_takes(&a)) {
         k_att_plain(d->tabs, a, r->n.tokens, d->stream);
         return 0;
