@@ -52,6 +52,16 @@ def test_findings_of_the_sanitizer():
     assert len(ours) == 1 and "fi_kernel" in ours[0]
     assert len(theirs) == 1 and "nvjet_sm90" in theirs.pop()
     assert len(right.findings(MEMCHECK, "memcheck")[0]) == 2
+    for where, mine in (("libnccl.so.2", 0), ("minisgl_cuda.so", 1)):  # a call that fails: NCCL's own tries are not ours
+        text = f"""========= COMPUTE-SANITIZER
+========= Program hit cudaErrorNoKernelImageForDevice (error 209) on CUDA API call to cudaFuncGetAttributes.
+=========     Saved host backtrace up to driver entry point at error
+=========         Host Frame: first(int, int) in a.cc:52 [0x6d9d3] in {where}
+=========         Host Frame:  [0x3ec94] in minisgl_cuda.so
+=========
+========= ERROR SUMMARY: 1 error
+"""
+        assert len(right.findings(text, "memcheck")[0]) == mine
     assert right.findings("========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n", "memcheck") == ([], set())
 
 

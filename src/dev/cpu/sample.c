@@ -106,17 +106,6 @@ void sampler_free(struct sampler *s) {
 
 double gumbel_noise(uint32_t h) { return -log(-log(((double)h + 0.5) * 0x1p-32)); }
 
-/* splitmix64's finalizer, twice, so that neighbouring seeds and positions share nothing. */
-static uint64_t mix64(uint64_t x) {
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
-uint64_t gumbel_key(uint64_t seed, int32_t position) {
-    return mix64(mix64(seed + 0x9e3779b97f4a7c15u) + (uint64_t)(uint32_t)position * 0xd1342543de82ef95u);
-}
-
 /* gumbel_bits(key_from(key, first), i) == gumbel_bits(key, first + i) */
 static uint64_t key_from(uint64_t key, int32_t first) {
     return (key & 0xffffffff00000000u) | (uint32_t)((uint32_t)key + (uint32_t)first);

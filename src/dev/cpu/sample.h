@@ -17,30 +17,9 @@
 #include "dev/cpu/half.h"
 #include "dev/cpu/ops.h"
 #include "dev/cpu/pool.h"
-
-#define SAMPLE_GREEDY 1e-5f
-#define SAMPLE_FLOOR (-27.7f)
-
-/* Counter-based random bits: two rounds of a 32-bit mixer (multipliers by C. Wellons' hash-prospector) around a 64-bit key. */
-static inline uint32_t gumbel_bits(uint64_t key, uint32_t id) {
-    uint32_t x = id + (uint32_t)key;
-    x = (x ^ x >> 16) * 0x7feb352du;
-    x = (x ^ x >> 15) * 0x846ca68bu;
-    x ^= x >> 16 ^ (uint32_t)(key >> 32);
-    x = (x ^ x >> 16) * 0x21f0aaadu;
-    x = (x ^ x >> 15) * 0xd35a2d97u;
-    return x ^ x >> 15;
-}
-
-/* A cheap number that the noise of these bits does not exceed. With q = 1 - u, noise = -log(-log(1 - q)) <= -log(q), and log2 of
- * a float is at least its exponent plus its mantissa's fraction, which is what its bits say. */
-static inline float gumbel_bound(uint32_t h) {
-    float q = (float)(int32_t)(~h >> 1); /* q * 2^31, rounded down, then to a float */
-    return (158.0f - (float)(int32_t)bits_of_f32(q) * 0x1p-23f) * 0.69314718f + 1e-3f;
-}
+#include "dev/sample_rules.h"
 
 double gumbel_noise(uint32_t h);
-uint64_t gumbel_key(uint64_t seed, int32_t position);
 
 /* One row to sample. */
 struct sample_row {

@@ -249,7 +249,6 @@ static inline int32_t moe_max_tiles(int32_t entries, int32_t n_experts) { return
 /* ---- sampling ---- */
 
 struct result_row; /* flow/result.h */
-#define SAMPLE_GREEDY 1e-5f /* a temperature below it is none */
 
 struct sample_args {
     const float *logits; /* [rows, ld]: ids first .. first + vocab - 1 */

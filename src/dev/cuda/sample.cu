@@ -44,12 +44,7 @@ __global__ void __launch_bounds__(SCAN_THREADS) scan_kernel(struct tabs t, struc
     __syncthreads();
     if (threadIdx.x) return;
     struct sample_part p = s_part[0];
-    for (int w = 1; w < SCAN_THREADS / 32; w++) {
-        struct sample_part q = s_part[w];
-        if (q.max > p.max || (q.max == p.max && q.argmax < p.argmax)) p.max = q.max, p.argmax = q.argmax;
-        if (q.best > p.best || (q.best == p.best && q.winner < p.winner)) p.best = q.best, p.winner = q.winner;
-        p.bad |= q.bad;
-    }
+    for (int w = 1; w < SCAN_THREADS / 32; w++) join_part(&p, s_part[w]);
     reinterpret_cast<struct sample_part *>((char *)a.parts + ((size_t)row * a.splits + split) * SAMPLE_PART_BYTES)[0] = p;
 }
 

@@ -7,9 +7,8 @@
 #include "dev/cuda/kernel.h"
 #include "dev/cuda/launch.h"
 #include "dev/cuda/num.h"
+#include "dev/sample_rules.h"
 #include "flow/result.h"
-
-#define FLOOR (-27.7f)
 
 enum { SCAN_THREADS = 256, PICK_THREADS = 1024, BUCKETS = 4096, PADDED = BUCKETS + BUCKETS / 128 };
 
@@ -30,34 +29,9 @@ template <class T> __device__ const T *step_part(const struct step_head *h, uint
     return reinterpret_cast<const T *>(reinterpret_cast<const char *>(h) + at);
 }
 
-/* ---- noise: as dev/cpu/sample.c ---- */
-
-__device__ __forceinline__ uint32_t gumbel_bits(uint64_t key, uint32_t id) {
-    uint32_t x = id + (uint32_t)key;
-    x = (x ^ x >> 16) * 0x7feb352du;
-    x = (x ^ x >> 15) * 0x846ca68bu;
-    x ^= x >> 16 ^ (uint32_t)(key >> 32);
-    x = (x ^ x >> 16) * 0x21f0aaadu;
-    x = (x ^ x >> 15) * 0xd35a2d97u;
-    return x ^ x >> 15;
-}
-
-__device__ __forceinline__ float gumbel_bound(uint32_t h) {
-    float q = __int2float_rn((int)(~h >> 1));
-    return (158.0f - (float)__float_as_int(q) * 0x1p-23f) * 0.69314718f + 1e-3f;
-}
+/* ---- noise ---- */
 
 __device__ __forceinline__ double gumbel_noise(uint32_t h) { return -log(-log(((double)h + 0.5) * 0x1p-32)); }
-
-__device__ __forceinline__ uint64_t mix64(uint64_t x) {
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
-__device__ __forceinline__ uint64_t gumbel_key(uint64_t seed, int32_t position) {
-    return mix64(mix64(seed + 0x9e3779b97f4a7c15u) + (uint64_t)(uint32_t)position * 0xd1342543de82ef95u);
-}
 
 /* The race of logit / temperature + noise: enter() keeps the winner; `near` is a bound that spares most tokens the logarithms. */
 struct race {
@@ -130,16 +104,17 @@ __device__ __forceinline__ void tell_token(const struct tabs &t, struct result_r
     t.last[slot] = token;
 }
 
+__device__ __forceinline__ void join_part(struct sample_part *p, const struct sample_part &q) {
+    if (q.max > p->max || (q.max == p->max && q.argmax < p->argmax)) p->max = q.max, p->argmax = q.argmax;
+    if (q.best > p->best || (q.best == p->best && q.winner < p->winner)) p->best = q.best, p->winner = q.winner;
+    p->bad |= q.bad;
+}
+
 /* What the blocks of a scan found. */
 __device__ __forceinline__ struct sample_part join_parts(const struct sample_args &a, int row) {
     struct sample_part p = {-INFINITY, 0x7fffffff, 0, 0x7fffffff, -INFINITY};
-    for (int s = 0; s < a.splits; s++) {
-        struct sample_part q =
-            reinterpret_cast<const struct sample_part *>((const char *)a.parts + ((size_t)row * a.splits + s) * SAMPLE_PART_BYTES)[0];
-        if (q.max > p.max || (q.max == p.max && q.argmax < p.argmax)) p.max = q.max, p.argmax = q.argmax;
-        if (q.best > p.best || (q.best == p.best && q.winner < p.winner)) p.best = q.best, p.winner = q.winner;
-        p.bad |= q.bad;
-    }
+    for (int s = 0; s < a.splits; s++)
+        join_part(&p, *reinterpret_cast<const struct sample_part *>((const char *)a.parts + ((size_t)row * a.splits + s) * SAMPLE_PART_BYTES));
     return p;
 }
 
@@ -172,7 +147,7 @@ struct pick {
 __device__ __forceinline__ float value_of(const struct pick &p, float x) { return expf((x - p.max) * p.scale); }
 __device__ __forceinline__ uint64_t weight_of(float value) { return (uint64_t)((double)value * 0x1p40); }
 __device__ __forceinline__ bool kept(const struct pick &p, float x, int id) {
-    return (p.all || (x - p.max) * p.scale >= FLOOR) && rank_of(x, id) >= p.at_least;
+    return (p.all || (x - p.max) * p.scale >= SAMPLE_FLOOR) && rank_of(x, id) >= p.at_least;
 }
 
 __device__ __forceinline__ int place_of(const struct pick &p, int i) { return p.list ? p.list[i] : i; }
@@ -212,6 +187,30 @@ __device__ inline uint64_t block_sum64(uint64_t v, uint64_t *room) {
 /* Where bucket b lies: lanes that look at every 128th use different banks. */
 __device__ __forceinline__ int slot_of(int b) { return b + b / 128; }
 
+/* The first bucket, from the highest or from the lowest, at which the sum so far reaches `need`, and what of it is `left` there. */
+struct reached {
+    int bucket;
+    uint64_t left;
+    bool mine; /* this lane found it; one of a warp does */
+};
+
+/* By one warp: a lane sums 128 buckets; then the one whose sum reaches it looks into its own. */
+__device__ inline struct reached reach(const unsigned long long *bucket, uint64_t need, bool from_highest) {
+    const int step = from_highest ? -1 : 1, lane = threadIdx.x % 32, from = from_highest ? BUCKETS - 1 - 128 * lane : 128 * lane;
+    uint64_t mine = 0;
+    for (int i = 0; i < 128; i++) mine += bucket[slot_of(from + i * step)];
+    uint64_t upto = mine;
+    for (int m = 1; m < 32; m <<= 1) {
+        uint64_t v = __shfl_up_sync(~0u, upto, m);
+        if (lane >= m) upto += v;
+    }
+    unsigned reached = __ballot_sync(~0u, upto >= need);
+    struct reached r = {from, need - (upto - mine), lane == (reached ? __ffs(reached) - 1 : 31)};
+    if (r.mine)
+        for (int i = 0; i < 127 && bucket[slot_of(r.bucket)] < r.left; i++) r.left -= bucket[slot_of(r.bucket)], r.bucket += step;
+    return r;
+}
+
 /* Among the kept, in order: the rank at which the count (or weight) so far reaches `need`. One histogram a digit, from the top. */
 __device__ inline uint64_t select_rank(const struct pick &p, uint64_t need, bool by_weight, unsigned long long *bucket) {
     __shared__ uint64_t s_prefix, s_need;
@@ -245,24 +244,12 @@ __device__ inline uint64_t select_rank(const struct pick &p, uint64_t need, bool
             }
         }
         __syncthreads();
-        if (threadIdx.x < 32) { /* a lane sums 128 buckets, the highest first; then one lane looks into its own */
-            int top = BUCKETS - 1 - 128 * (int)threadIdx.x;
-            uint64_t mine = 0;
-            for (int i = 0; i < 128; i++) mine += bucket[slot_of(top - i)];
-            uint64_t upto = mine;
-            for (int m = 1; m < 32; m <<= 1) {
-                uint64_t v = __shfl_up_sync(~0u, upto, m);
-                if ((int)threadIdx.x >= m) upto += v;
-            }
-            unsigned reached = __ballot_sync(~0u, upto >= need);
-            int who = reached ? __ffs(reached) - 1 : 31;
-            if ((int)threadIdx.x == who) {
-                uint64_t left = need - (upto - mine);
-                int b = top;
-                while (b > top - 127 && bucket[slot_of(b)] < left) left -= bucket[slot_of(b--)];
-                s_prefix = prefix | (uint64_t)b << shifts[d];
-                s_need = left;
-                s_done = bucket[slot_of(b)] <= left;
+        if (threadIdx.x < 32) {
+            struct reached at = reach(bucket, need, true);
+            if (at.mine) {
+                s_prefix = prefix | (uint64_t)at.bucket << shifts[d];
+                s_need = at.left;
+                s_done = bucket[slot_of(at.bucket)] <= at.left;
             }
         }
         __syncthreads();
@@ -286,22 +273,8 @@ __device__ __forceinline__ int bin_of(const struct pick &p, float x) {
 __device__ inline int find_bin(const unsigned long long *bucket, uint64_t need) {
     __shared__ int s_bin;
     if (threadIdx.x < 32) {
-        int from = 128 * (int)threadIdx.x;
-        uint64_t mine = 0;
-        for (int i = 0; i < 128; i++) mine += bucket[slot_of(from + i)];
-        uint64_t upto = mine;
-        for (int m = 1; m < 32; m <<= 1) {
-            uint64_t v = __shfl_up_sync(~0u, upto, m);
-            if ((int)threadIdx.x >= m) upto += v;
-        }
-        unsigned reached = __ballot_sync(~0u, upto >= need);
-        int who = reached ? __ffs(reached) - 1 : 31;
-        if ((int)threadIdx.x == who) {
-            uint64_t left = need - (upto - mine);
-            int b = from;
-            while (b < from + 127 && bucket[slot_of(b)] < left) left -= bucket[slot_of(b++)];
-            s_bin = b;
-        }
+        struct reached at = reach(bucket, need, false);
+        if (at.mine) s_bin = at.bucket;
     }
     __syncthreads();
     return s_bin;

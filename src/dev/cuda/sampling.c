@@ -6,6 +6,7 @@
  * top_p and no top_k, or a larger one than SAMPLE_LIST_MAX, every rank gets all logits in place of it and samples as one rank does: how many tokens
  * top_p keeps is bounded by the vocabulary alone. */
 #include "dev/cuda/cuda.h"
+#include "dev/sample_rules.h"
 
 enum { ALL_LOGITS = INT32_MAX };
 
